@@ -1,0 +1,194 @@
+"""The frames that Leibniz adds to Pipecat's.
+
+What announces something (a turn, a cut, a state) is a `SystemFrame`: no interruption drops it, and its order is kept
+among system frames. What brackets a reply is an uninterruptible `ControlFrame`: it stays in order with the audio.
+
+ user side      UtteranceStartedFrame -> TextBufferFrame* -> UserTurnFrame | UtteranceDiscardedFrame
+ before commit  SpeculativeTurnFrame*
+ answer         TurnContextFrame -> ReplyStartedFrame -> ReplyTextFrame* , audio* -> ReplyEndedFrame
+ playback       ReplyAudibleFrame (gate, first audio) ... ReplyPlayedFrame (output, upstream, last sample played)
+ barge-in       SpeechChunkFrame* -> PlaybackPauseFrame -> PlaybackResumeFrame | BargeInFrame -> ReplyInterruptedFrame
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipecat.frames.frames import ControlFrame, InterruptionFrame, SystemFrame, TTSAudioRawFrame
+
+
+@dataclass
+class UtteranceStartedFrame(SystemFrame):
+    """The user has the floor: first fragment, transcript or speech onset of a new utterance."""
+
+
+@dataclass
+class UtteranceDiscardedFrame(SystemFrame):
+    """What had begun was no utterance: `reason` is "noise", "no_words" or "empty"."""
+
+    reason: str = "noise"
+
+
+@dataclass
+class TextBufferFrame(SystemFrame):
+    """The words of the current utterance: all finals and at most one pending fragment.
+
+    `words_ms` is nothing but the loop time (ms) at which the newest of them arrived.
+    """
+
+    fragments: tuple[str, ...] = ()
+    is_final: bool = False
+    words_ms: float = 0.0
+
+
+@dataclass
+class SpeechChunkFrame(SystemFrame):
+    """One VAD chunk while speech may be going on.
+
+    `speech_ms` counts voiced audio since the first chunk above the threshold; 0 means that it fell silent again.
+    Audio time, so it is exact whatever the machine is doing.
+    """
+
+    confidence: float = 0.0
+    speech_ms: float = 0.0
+
+
+@dataclass
+class UserSpeakingFrame(SystemFrame):
+    """The client itself says that its user talks (`user_speaking`), with a confidence of 0 to 1."""
+
+    confidence: float = 1.0
+
+
+@dataclass
+class ClientFragmentFrame(SystemFrame):
+    """A fragment from a client that does its own STT (`stt_fragment`)."""
+
+    text: str = ""
+    is_final: bool = False
+
+
+@dataclass
+class ClientTurnEndFrame(SystemFrame):
+    """End of turn, decided by the client (`vad_end`)."""
+
+
+@dataclass
+class SpeculativeTurnFrame(SystemFrame):
+    """A guess at the coming turn's text; branches may start on it, nothing of it may be heard."""
+
+    turn_id: int = 0
+    text: str = ""
+
+
+@dataclass
+class UserTurnFrame(SystemFrame):
+    """One complete user turn. `turn_id` only grows; `joined` marks the same turn sent again with late words."""
+
+    turn_id: int = 0
+    text: str = ""
+    joined: bool = False
+
+
+@dataclass
+class TurnContextFrame(SystemFrame):
+    """Every branch's answer to one turn; `late` names the branches whose declared fallback stands in."""
+
+    turn_id: int = 0
+    text: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    late: tuple[str, ...] = ()
+    join_ms: float = 0.0
+
+
+@dataclass
+class ReplyStartedFrame(ControlFrame):
+    """Opens the reply to `turn_id`. Uninterruptible, in order with the audio."""
+
+    turn_id: int = 0
+    interruptible: bool = field(default=False, init=False)
+
+
+@dataclass
+class ReplyEndedFrame(ControlFrame):
+    """Closes the reply to `turn_id`: nothing more will be generated. Its audio may still be playing."""
+
+    turn_id: int = 0
+    interruptible: bool = field(default=False, init=False)
+
+
+@dataclass
+class ReplyTextFrame(ControlFrame):
+    """A sentence of the reply, before its audio; `is_final` with the last one."""
+
+    turn_id: int = 0
+    text: str = ""
+    is_final: bool = False
+
+
+@dataclass
+class ReplyAudioFrame(TTSAudioRawFrame):
+    """Reply audio that carries the turn it answers; `words` are (word, start in ms from the reply's first sample)."""
+
+    turn_id: int = 0
+    words: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass
+class ReplyAudibleFrame(SystemFrame):
+    """The first audio of the reply to `turn_id` is passing the gate now; goes ahead of it."""
+
+    turn_id: int = 0
+
+
+@dataclass
+class ReplyPlayedFrame(SystemFrame):
+    """From the output, upstream: the reply is over. `complete` when its last sample was played, `played_ms` of it."""
+
+    turn_id: int = 0
+    complete: bool = True
+    played_ms: float = 0.0
+
+
+@dataclass
+class PlaybackPauseFrame(SystemFrame):
+    """Hold the bot's audio now and keep the buffer: the user may be interrupting."""
+
+    turn_id: int = 0
+
+
+@dataclass
+class PlaybackResumeFrame(SystemFrame):
+    """It was nothing: go on with the held audio."""
+
+    turn_id: int = 0
+
+
+@dataclass
+class BargeInFrame(SystemFrame):
+    """Upstream, from the gate to the owner of the reply: the user has cut `turn_id`; it is silent already."""
+
+    turn_id: int = 0
+
+
+@dataclass
+class ReplyInterruptedFrame(InterruptionFrame):
+    """The interruption of one reply, sent once, both ways, by its owner. Pipecat's processors see an InterruptionFrame.
+
+    `heard_ms` is filled in by the gate's knowledge where there is any, else 0.
+    """
+
+    turn_id: int = 0
+    heard_ms: float = 0.0
+
+
+@dataclass
+class StateChangedFrame(SystemFrame):
+    """One move of the turn machine, both ways. States and trigger are the contract's lower-case names."""
+
+    previous: str = ""
+    state: str = ""
+    trigger: str = ""
+    turn_id: int = 0
