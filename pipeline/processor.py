@@ -1,0 +1,386 @@
+"""`Processor`: a Pipecat `FrameProcessor` without queue or task, and the routes between such processors.
+
+A frame is handled inline, in the task of whoever pushed it, by the next processor that consumes its type:
+
+    push_frame -> table[type(frame)] -> handler of the next interested processor -> push_frame -> ...
+
+The table is filled once per frame type by walking along the chain, and forgotten when something on the way changes: a
+link, a pause, an event handler. A route ends at the first processor that is not ours, because a frame that skipped a
+queued processor would overtake what that one holds. What every processor must see (start, end, cancel, interruption,
+pause, resume, error) goes hop by hop through Pipecat's own code.
+
+Handlers never suspend except in `push_frame`: they decide, change their state, then push. An inline run is then
+atomic whoever's task it is in, and needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ClassVar
+
+from loguru import logger
+from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame, SystemFrame
+from pipecat.observers.base_observer import FramePushed
+from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.utils.errors import ErrorCategory
+
+from .conductor import MAX_TURN_TASKS, Conductor
+from .consumes import LIFECYCLE
+from .errors import ConfigurationError, ServiceError
+from .frames import ReplyInterruptedFrame
+from .stages import Stage
+
+Handler = Callable[[Frame, FrameDirection], Awaitable[None]]
+
+MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: the oldest is dropped
+_DOWN = FrameDirection.DOWNSTREAM
+
+
+class Processor(FrameProcessor):
+    """Base of all processors here; drops into any Pipecat pipeline.
+
+    Say what you consume with `@consumes`, or override `process_frame` and get every frame, as in Pipecat. Slow work
+    goes into `turn_task`. Errors that a handler raises become an `ErrorFrame` upstream, and the next frame flows.
+    """
+
+    stage: ClassVar[Stage | None] = None  # place in the flow; `Pipeline` refuses an order that goes backwards
+    _consumed: ClassVar[dict[type[Frame], str]] = {}  # frame type -> name of the handler
+    _takes_all: ClassVar[bool] = False  # process_frame is overridden: every frame comes by
+
+    def __init__(self, *, name: str | None = None) -> None:
+        self._taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
+        self._before: FrameProcessor | None = None  # what `_prev` stores, see there
+        self._down: dict[type[Frame], Handler] = {}  # frame type -> where a downstream push goes
+        self._up: dict[type[Frame], Handler] = {}  # the same upstream
+        self._own: dict[type[Frame], Handler] = {}  # frame type -> what this processor does with it
+        self._held: deque[tuple[Frame, FrameDirection, FrameCallback | None]] = deque()  # see MAX_HELD
+        self._is_open = False  # StartFrame has been here
+        self._is_paused = False  # data and control frames are held
+        self._is_system_paused = False  # all frames are held
+        self._is_hooked = False  # somebody registered one of Pipecat's frame event handlers
+        self._turn_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive
+        self._conductor: Conductor | None = None  # None until setup
+        super().__init__(name=name, enable_direct_mode=True)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {
+            frame_type: name
+            for name, member in vars(cls).items()
+            for frame_type in getattr(member, "__consumes__", ())
+        }
+        cls._consumed = {**cls._consumed, **own}
+        cls._takes_all = cls.process_frame is not Processor.process_frame
+        if cls._takes_all and cls._consumed:
+            raise ConfigurationError(f"{cls.__name__} overrides process_frame and uses @consumes; use one of them")
+
+    # -- what a processor uses ---------------------------------------------------------------------------------
+
+    @property
+    def conductor(self) -> Conductor:
+        """What the processors of this conversation share. Raises `ConfigurationError` before `setup`."""
+        if self._conductor is None:
+            raise ConfigurationError(f"{self} is not set up yet; run it in a pipeline first")
+        return self._conductor
+
+    async def push_frame(self, frame: Frame, direction: FrameDirection = _DOWN) -> None:
+        """Hand `frame` to the next processor that consumes it. Returns when the inline run is over."""
+        if self._taps or self._is_hooked:
+            await self._push_watched(frame, direction)
+            return
+        table = self._down if direction is _DOWN else self._up
+        deliver = table.get(frame.__class__)
+        if deliver is None:
+            deliver = self._route(frame.__class__, direction)
+            if deliver is None:
+                return
+        try:
+            await deliver(frame, direction)
+        except RecursionError:  # the stack is the problem, so no further frame may be pushed from here
+            raise
+        except Exception as error:
+            await _blame(deliver, self, frame, error)
+
+    def turn_task(
+        self, work: Coroutine[Any, Any, None], *, turn_id: int | None = None, name: str | None = None
+    ) -> asyncio.Task[None]:
+        """Start slow work that an interruption of `turn_id`, or of a newer turn, cancels (None: any interruption).
+
+        An exception becomes an `ErrorFrame`. Raises `ServiceError` when 256 turn tasks are alive.
+        """
+        conductor = self.conductor
+        if conductor.is_full:
+            work.close()
+            raise ServiceError(f"{MAX_TURN_TASKS} turn tasks are running in this conversation; one more is refused")
+        task = self.create_task(self._guarded(work), name or getattr(work, "__name__", "turn_task"))
+        self._turn_tasks.add(task)
+        task.add_done_callback(self._turn_tasks.discard)
+        conductor.add(task, turn_id)
+        return task
+
+    def interrupt_reply(self, turn_id: int, *, heard_ms: float = 0.0, then: Callable[[], Any] | None = None) -> None:
+        """Send the interruption of a reply, once, downstream and upstream, from the conversation's own task.
+
+        Turn tasks of that turn and older are cancelled first. `then`, if given, is awaited afterwards in that task.
+        """
+
+        async def interrupt() -> None:
+            await self.conductor.cancel_turn_tasks(turn_id)
+            await self.broadcast_frame(ReplyInterruptedFrame, turn_id=turn_id, heard_ms=heard_ms)
+            if then is not None:
+                await then()
+
+        self.conductor.post(interrupt, self.create_task)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # top of a task
+            await self.push_error(f"turn task failed: {error}", exception=error, category=ErrorCategory.UNKNOWN)
+
+    # -- frames coming in --------------------------------------------------------------------------------------
+
+    async def queue_frame(
+        self, frame: Frame, direction: FrameDirection = _DOWN, callback: FrameCallback | None = None
+    ) -> None:
+        """Take a frame from a neighbour, and handle it inline. Pipecat's name; nothing is queued unless paused."""
+        handle = None
+        if callback is None and not self._taps:
+            handle = self._own.get(frame.__class__) or self._find_own(frame.__class__)
+        if handle is None:
+            await self._queue_slow(frame, direction, callback)
+            return
+        try:
+            await handle(frame, direction)
+        except RecursionError:
+            raise
+        except Exception as error:
+            await _blame(handle, self, frame, error)
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Pipecat's entry for one frame: bookkeeping, then the handler, else on to the next."""
+        if isinstance(frame, InterruptionFrame):
+            await self._interrupted(frame)
+        await super().process_frame(frame, direction)
+        if isinstance(frame, StartFrame):
+            self._is_open = True
+        elif isinstance(frame, CancelFrame):
+            self._held.clear()
+            self._forget_routes()
+        if not self._takes_all:
+            await (self._handler(frame.__class__) or self.push_frame)(frame, direction)
+
+    async def _queue_slow(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
+        is_start = isinstance(frame, StartFrame)
+        if not is_start and self._must_hold(frame):
+            self._hold(frame, direction, callback)
+            return
+        await super().queue_frame(frame, direction, callback)
+        if is_start:
+            await self._release()
+
+    def _must_hold(self, frame: Frame) -> bool:
+        if self._cancelling:
+            return False  # Pipecat drops it
+        if not self._is_open or self._is_system_paused:
+            return True
+        if isinstance(frame, SystemFrame):
+            return bool(self._held) and not self._is_paused  # while being released, in order
+        return self._is_paused or bool(self._held)
+
+    def _hold(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
+        if not self._held:
+            self._forget_routes()
+        elif len(self._held) >= MAX_HELD:
+            dropped = self._held.popleft()[0]
+            logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
+        self._held.append((frame, direction, callback))
+
+    async def _release(self) -> None:
+        while self._held and self._is_open and not (self._is_paused or self._is_system_paused or self._cancelling):
+            frame, direction, callback = self._held[0]
+            try:
+                await super().queue_frame(frame, direction, callback)
+            finally:
+                if self._held and self._held[0][0] is frame:
+                    self._held.popleft()
+
+    async def _interrupted(self, frame: InterruptionFrame) -> None:
+        if self._conductor is not None:
+            await self._conductor.on_interruption(frame)
+        if self._is_paused:
+            self._held = deque(item for item in self._held if not item[0].interruptible)
+            await self.resume_processing_frames()
+
+    # -- pause -------------------------------------------------------------------------------------------------
+
+    async def pause_processing_frames(self) -> None:
+        """Hold data and control frames until resumed; an interruption drops them and resumes."""
+        self._is_paused = True
+        self._forget_routes()
+
+    async def resume_processing_frames(self) -> None:
+        """Hand on what was held, in order."""
+        self._is_paused = False
+        await self._release()
+
+    async def pause_processing_system_frames(self) -> None:
+        """Hold every frame until `resume_processing_system_frames`."""
+        self._is_system_paused = True
+        self._forget_routes()
+
+    async def resume_processing_system_frames(self) -> None:
+        """Hand on what was held, in order."""
+        self._is_system_paused = False
+        await self._release()
+
+    # -- set-up ------------------------------------------------------------------------------------------------
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Join the conversation. Overrides call `super().setup(setup)` first."""
+        await super().setup(setup)
+        observer = setup.observer
+        if observer is not None:  # a WorkerObserver keeps its observers in a dict; anything else always watches
+            proxies = getattr(observer, "_proxies", None)
+            self._taps = True if proxies is None else proxies
+        if self._conductor is None:
+            self._conductor = Conductor.of(setup.pipeline_worker)
+            self._conductor.join()
+
+    async def cleanup(self) -> None:
+        """Leave the conversation and end own turn tasks. Overrides call `super().cleanup()`."""
+        if self._conductor is not None:
+            conductor, self._conductor = self._conductor, None
+            await conductor.leave(set(self._turn_tasks))
+        self._held.clear()
+        self._forget_routes()
+        await super().cleanup()
+
+    async def push_error(
+        self,
+        error_msg: str,
+        exception: Exception | None = None,
+        fatal: bool = False,
+        category: ErrorCategory | None = None,
+        force_treat_as_permanent: bool = False,
+    ) -> None:
+        """Push an `ErrorFrame` upstream. A RecursionError is raised instead: pushing more would deepen the stack."""
+        if isinstance(exception, RecursionError):
+            raise exception
+        await super().push_error(error_msg, exception, fatal, category, force_treat_as_permanent)
+
+    def add_event_handler(self, event_name: str, handler: Any) -> None:
+        """Register one of Pipecat's event handlers; a frame hook makes this processor see every frame."""
+        super().add_event_handler(event_name, handler)
+        self._hooks_changed()
+
+    def remove_event_handler(self, event_name: str, handler: Any) -> None:
+        """Remove an event handler."""
+        super().remove_event_handler(event_name, handler)
+        self._hooks_changed()
+
+    def _hooks_changed(self) -> None:
+        self._is_hooked = any(
+            event.handlers for name, event in self._event_handlers.items() if name.endswith("_frame")
+        )
+        self._forget_routes()
+
+    # -- routes ------------------------------------------------------------------------------------------------
+
+    @property
+    def _prev(self) -> FrameProcessor | None:
+        return self._before
+
+    @_prev.setter
+    def _prev(self, processor: FrameProcessor | None) -> None:
+        # Pipecat tells only the left processor of a link (by `link`); the right one learns of it by this assignment.
+        self._before = processor
+        self._forget_routes()
+
+    def link(self, processor: FrameProcessor) -> None:
+        """Make `processor` the next one; routes through here are found anew."""
+        self._forget_routes()
+        super().link(processor)
+        self._forget_routes()
+
+    def _forget_routes(self) -> None:
+        """Empty the tables of every processor whose route may pass or end here."""
+        self._own.clear()
+        for side in ("_prev", "_next"):
+            node: FrameProcessor | None = self
+            while isinstance(node, Processor):
+                node._down.clear()
+                node._up.clear()
+                node = getattr(node, side, None)
+
+    def _handler(self, frame_type: type[Frame]) -> Handler | None:
+        for base in frame_type.__mro__:
+            name = self._consumed.get(base)
+            if name is not None:
+                return getattr(self, name)
+        return None
+
+    @property
+    def _is_settled(self) -> bool:
+        return self._is_open and not (self._held or self._is_paused or self._is_system_paused or self._cancelling)
+
+    def _entry(self, frame_type: type[Frame]) -> Handler | None:
+        """Where a frame of this type enters this processor; None if it passes by."""
+        if self._takes_all or self._is_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
+            return self.queue_frame
+        return self._handler(frame_type)
+
+    def _find_own(self, frame_type: type[Frame]) -> Handler | None:
+        """What a frame from a neighbour meets here; None if it has to take Pipecat's way."""
+        if self._takes_all or self._is_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
+            return None
+        handle = self._own[frame_type] = self._handler(frame_type) or self.push_frame
+        return handle
+
+    def _target(self, frame_type: type[Frame], direction: FrameDirection) -> tuple[FrameProcessor | None, Handler | None]:
+        node: FrameProcessor | None = self
+        while True:
+            node = node._next if direction is _DOWN else node._prev
+            if not isinstance(node, Processor):
+                return node, None if node is None else node.queue_frame
+            entry = node._entry(frame_type)
+            if entry is not None:
+                return node, entry
+
+    def _route(self, frame_type: type[Frame], direction: FrameDirection) -> Handler | None:
+        target, deliver = self._target(frame_type, direction)
+        if deliver is not None and (not isinstance(target, Processor) or target._is_settled):
+            (self._down if direction is _DOWN else self._up)[frame_type] = deliver
+        return deliver
+
+    async def _push_watched(self, frame: Frame, direction: FrameDirection) -> None:
+        target, _ = self._target(frame.__class__, direction)
+        await self._call_event_handler("on_before_push_frame", frame)
+        try:
+            if target is not None:
+                observer = self._setup.observer if self._setup else None
+                if observer is not None and self._taps:
+                    now = self.get_clock().get_time()
+                    await observer.on_push_frame(
+                        FramePushed(source=self, destination=target, frame=frame, direction=direction, timestamp=now)
+                    )
+                await target.queue_frame(frame, direction)
+        except RecursionError:
+            raise
+        except Exception as error:
+            await _blame(target.queue_frame if target else self.push_frame, self, frame, error)
+        await self._call_event_handler("on_after_push_frame", frame)
+
+
+async def _blame(deliver: Handler, pusher: Processor, frame: Frame, error: Exception) -> None:
+    """Report a failed delivery as the error of the processor that failed, else of the pusher."""
+    culprit = getattr(deliver, "__self__", None)
+    if not isinstance(culprit, Processor):
+        culprit = pusher
+    await culprit.push_error(
+        f"{getattr(deliver, '__name__', deliver)} failed on {frame.name}: {error}",
+        exception=error,
+        category=ErrorCategory.UNKNOWN,
+    )
