@@ -33,14 +33,10 @@ class UtteranceDiscardedFrame(SystemFrame):
 
 @dataclass
 class TextBufferFrame(SystemFrame):
-    """The words of the current utterance: all finals and at most one pending fragment.
-
-    `words_ms` is nothing but the loop time (ms) at which the newest of them arrived.
-    """
+    """The words of the current utterance: all finals and at most one pending fragment."""
 
     fragments: tuple[str, ...] = ()
     is_final: bool = False
-    words_ms: float = 0.0
 
 
 @dataclass
@@ -53,6 +49,13 @@ class SpeechChunkFrame(SystemFrame):
 
     confidence: float = 0.0
     speech_ms: float = 0.0
+
+
+@dataclass
+class UnrecognizedSpeechFrame(SystemFrame):
+    """Speech that the recogniser rejected: `voiced_ms` long, matching no phrase."""
+
+    voiced_ms: float = 1000.0
 
 
 @dataclass
@@ -192,3 +195,4 @@ class StateChangedFrame(SystemFrame):
     state: str = ""
     trigger: str = ""
     turn_id: int = 0
+    text_buffer: tuple[str, ...] = ()

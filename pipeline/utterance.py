@@ -1,0 +1,224 @@
+"""The words of the user's current turn, and when they are complete: pure, fed with signals and the time.
+
+    speech  ____/~~~~~~~~~~~~\\________________          /~~~: voice, as the speech detector reports it
+    words             interim  interim  final
+    here        started   words    words   words+commit
+
+A turn is committed once the user is silent and no fragment is pending. While the bot is thinking or speaking, words
+are collected apart: a backchannel is dropped, a late final without a new onset joins the turn that is being answered,
+anything else becomes the next turn, and what was cut before any of its answer was heard stays in front of it.
+
+Every method returns what to do, in order; `deadline` says when to call `on_deadline`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .backchannel import BACKCHANNELS, is_backchannel
+from .states import State
+
+UNCLEAR = "(unclear)"  # stands in the buffer for speech that the recogniser could not read
+
+
+@dataclass(frozen=True)
+class Started:
+    """The user took the floor."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """The buffer changed; `fragments` is all of it."""
+
+    fragments: tuple[str, ...]
+    is_final: bool
+
+
+@dataclass(frozen=True)
+class Guessed:
+    """The words may be complete: `text` would be the turn."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The turn is complete. `is_joined`: it is the turn being answered, with late words."""
+
+    text: str
+    is_joined: bool = False
+
+
+@dataclass(frozen=True)
+class Discarded:
+    """What had begun was no turn."""
+
+    reason: str
+
+
+Action = Started | Words | Guessed | Committed | Discarded
+
+
+class Utterance:
+    """One user's words. All times are loop seconds."""
+
+    def __init__(
+        self,
+        *,
+        no_words_s: float = 5.0,
+        final_wait_s: float = 1.0,
+        no_vad_commit_s: float = 0.8,
+        min_unclear_ms: float = 400.0,
+        max_fragments: int = 256,
+        backchannels: frozenset[str] = BACKCHANNELS,
+    ) -> None:
+        self.state = State.IDLE  # the conversation's state, as far as known here
+        self.deadline: float | None = None  # when `on_deadline` is due; None: nothing is awaited
+        self.finals: list[str] = []  # fragments that stay
+        self.pending = ""  # the one fragment that the next replaces; "" when there is none
+        self._answered: list[str] = []  # the words of the turn that is being answered
+        self._is_voiced = False  # the speech detector hears voice
+        self._has_onset = False  # voice began since the last commit
+        self._has_vad = False  # a speech detector has ever spoken up
+        self._is_client_paced = False  # the client does its own STT, so only the client ends turns
+        self._no_words_s = no_words_s
+        self._final_wait_s = final_wait_s
+        self._no_vad_commit_s = no_vad_commit_s
+        self._min_unclear_ms = min_unclear_ms
+        self._max_fragments = max_fragments
+        self._backchannels = backchannels
+
+    @property
+    def fragments(self) -> tuple[str, ...]:
+        """All finals and the pending fragment."""
+        return (*self.finals, self.pending) if self.pending else tuple(self.finals)
+
+    @property
+    def _is_bot_busy(self) -> bool:
+        return self.state in (State.THINKING, State.SPEAKING)
+
+    # -- signals -----------------------------------------------------------------------------------------------
+
+    def on_speech_started(self, now: float) -> list[Action]:
+        """Voice began."""
+        self._has_vad = self._is_voiced = self._has_onset = True
+        self.deadline = None
+        return self._open()
+
+    def on_speech_stopped(self, now: float) -> list[Action]:
+        """Voice ended, hangover included."""
+        self._is_voiced = False
+        if self.finals and not self.pending:
+            return self._commit()
+        self.deadline = now + (self._final_wait_s if self.pending else self._no_words_s)
+        return [Guessed(self._text())] if self.pending and not self._is_bot_busy else []
+
+    def on_words(self, text: str, is_final: bool, now: float, is_client: bool = False) -> list[Action]:
+        """A fragment of a recogniser, ours or (`is_client`) the client's."""
+        text = " ".join(text.split())
+        if not text:
+            return []
+        self._is_client_paced = is_client
+        if is_final and self.state is State.THINKING and not self._has_onset and not is_backchannel(text):
+            return self._join(text)
+        actions = self._open()
+        if not is_final:
+            self.pending = text
+        else:
+            self.pending = ""
+            self.finals.append(text)
+            if len(self.finals) > self._max_fragments:  # an endless turn: fold the oldest, lose nothing
+                self.finals[:2] = [" ".join(self.finals[:2])]
+        actions.append(Words(self.fragments, is_final))
+        return actions + self._after_words(is_final, now)
+
+    def on_unclear(self, voiced_ms: float, now: float) -> list[Action]:
+        """Speech of `voiced_ms` that the recogniser rejected; short ones count as noise."""
+        if voiced_ms < self._min_unclear_ms and not self.finals:
+            return self._discard("noise")
+        return self.on_words(UNCLEAR, True, now)
+
+    def on_client_turn_end(self, now: float) -> list[Action]:
+        """The client says that the turn is over; a pending fragment counts."""
+        if self._is_bot_busy and not self.fragments:
+            return []
+        return self._commit() if self.fragments else self._discard("empty")
+
+    def on_state(self, state: State, now: float) -> list[Action]:
+        """The conversation moved."""
+        was_busy = self._is_bot_busy
+        self.state = state
+        if was_busy and state is State.IDLE:
+            self._answered = []
+            if self._is_voiced or self.fragments:  # the user began while the reply was ending
+                return [Started(), Words(self.fragments, bool(self.finals) and not self.pending)]
+        return []
+
+    def on_cut(self, was_heard: bool, now: float) -> list[Action]:
+        """The reply was cut; the words collected meanwhile open the new turn, after the old ones if nothing was heard."""
+        if not self._is_bot_busy:
+            return []
+        if not was_heard:
+            self.finals[:0] = self._answered
+        self._answered = []
+        self.state = State.LISTENING
+        if not self._is_voiced and self.deadline is None:
+            self.deadline = now + self._no_words_s
+        actions: list[Action] = [Words(self.fragments, not self.pending)] if self.fragments else []
+        return actions
+
+    def on_deadline(self, now: float) -> list[Action]:
+        """The awaited instant has come."""
+        self.deadline = None
+        if self.fragments and not self._is_client_paced:
+            return self._commit()
+        return [] if self.fragments else self._discard("no_words")
+
+    # -- steps -------------------------------------------------------------------------------------------------
+
+    def _text(self) -> str:
+        return " ".join(self.fragments)
+
+    def _open(self) -> list[Action]:
+        if self.state is not State.IDLE:
+            return []
+        self.state = State.LISTENING
+        return [Started()]
+
+    def _after_words(self, is_final: bool, now: float) -> list[Action]:
+        if self._is_client_paced or self._is_voiced:
+            self.deadline = None
+        elif not is_final:
+            self.deadline = now + (self._final_wait_s if self._has_vad else self._no_vad_commit_s)
+        elif self._has_vad:
+            return self._commit()
+        else:
+            self.deadline = now + self._no_vad_commit_s
+        return []
+
+    def _join(self, text: str) -> list[Action]:
+        self._answered.append(text)
+        return [Committed(" ".join(self._answered), is_joined=True)]
+
+    def _commit(self) -> list[Action]:
+        fragments, text = list(self.fragments), self._text()
+        if self._is_bot_busy and is_backchannel(text, self._backchannels):
+            self._clear()
+            return [Words((), True)]
+        if self.state is State.THINKING:  # nothing of the old answer was heard, so its question still stands
+            fragments = self._answered + fragments
+        self._clear()
+        self._answered = fragments
+        self.state = State.THINKING
+        return [Committed(" ".join(fragments))]
+
+    def _discard(self, reason: str) -> list[Action]:
+        is_floor_ours = not self._is_bot_busy
+        self._clear()
+        if is_floor_ours:
+            self.state = State.IDLE
+        return [Discarded(reason)]
+
+    def _clear(self) -> None:
+        self.finals, self.pending, self.deadline = [], "", None
+        self._has_onset = self._is_voiced

@@ -1,0 +1,148 @@
+"""`TurnAggregator`: makes user turns of words and silence. The decisions are `pipeline.utterance`'s."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from pipecat.frames.frames import (
+    Frame,
+    InterimTranscriptionFrame,
+    InterruptionFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection
+
+from ..pipeline.consumes import consumes
+from ..pipeline.frames import (
+    ClientFragmentFrame,
+    ClientTurnEndFrame,
+    ReplyInterruptedFrame,
+    SpeculativeTurnFrame,
+    StateChangedFrame,
+    TextBufferFrame,
+    UnrecognizedSpeechFrame,
+    UserTurnFrame,
+    UtteranceDiscardedFrame,
+    UtteranceStartedFrame,
+)
+from ..pipeline.processor import Processor
+from ..pipeline.stages import Stage
+from ..pipeline.states import State
+from ..pipeline.utterance import UNCLEAR, Action, Committed, Discarded, Guessed, Started, Utterance, Words
+
+
+class TurnAggregator(Processor):
+    """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; words are neither lost nor doubled.
+
+    Consumes: transcripts (interim, final), speech started/stopped, `UnrecognizedSpeechFrame`, client fragments and
+        turn ends, `StateChangedFrame` (a `StateTracker` downstream sends them), interruptions.
+    Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
+        `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
+    On barge-in: the words that interrupted stay and begin the next turn; if nothing of the cut reply was heard, the
+        words that it answered stay in front of them.
+    """
+
+    stage = Stage.TURNS
+
+    def __init__(self, *, utterance: Utterance | None = None) -> None:
+        super().__init__()
+        self._core = utterance or Utterance()  # the decisions
+        self._turn_id = 0  # the newest turn committed here
+        self._heard_turn_id = 0  # the newest turn of whose reply anything was audible
+        self._timer: asyncio.TimerHandle | None = None  # set while the core waits for a deadline
+
+    async def cleanup(self) -> None:
+        """Stop waiting."""
+        if self._timer:
+            self._timer.cancel()
+        await super().cleanup()
+
+    @consumes(VADUserStartedSpeakingFrame)
+    async def _on_speech_started(self, frame: Frame, direction: FrameDirection) -> None:
+        actions = self._core.on_speech_started(self._now())
+        await self.push_frame(frame, direction)
+        await self._act(actions)
+
+    @consumes(VADUserStoppedSpeakingFrame)
+    async def _on_speech_stopped(self, frame: Frame, direction: FrameDirection) -> None:
+        actions = self._core.on_speech_stopped(self._now())
+        await self.push_frame(frame, direction)
+        await self._act(actions)
+
+    @consumes(TranscriptionFrame, InterimTranscriptionFrame)
+    async def _on_transcript(self, frame: Any, direction: FrameDirection) -> None:
+        is_final = isinstance(frame, TranscriptionFrame)
+        await self._act(self._core.on_words(frame.text, is_final, self._now()))
+
+    @consumes(UnrecognizedSpeechFrame)
+    async def _on_unrecognized(self, frame: UnrecognizedSpeechFrame, direction: FrameDirection) -> None:
+        await self._act(self._core.on_unclear(frame.voiced_ms, self._now()))
+
+    @consumes(ClientFragmentFrame)
+    async def _on_client_fragment(self, frame: ClientFragmentFrame, direction: FrameDirection) -> None:
+        await self._act(self._core.on_words(frame.text, frame.is_final, self._now(), is_client=True))
+
+    @consumes(ClientTurnEndFrame)
+    async def _on_client_turn_end(self, frame: Frame, direction: FrameDirection) -> None:
+        await self._act(self._core.on_client_turn_end(self._now()))
+
+    @consumes(StateChangedFrame)
+    async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
+        if frame.state == State.SPEAKING:
+            self._heard_turn_id = max(self._heard_turn_id, frame.turn_id)
+        actions: Sequence[Action] = ()
+        if not (frame.state == State.THINKING and frame.turn_id < self._turn_id):  # of a turn already replaced
+            actions = self._core.on_state(State(frame.state), self._now())
+        await self.push_frame(frame, direction)
+        await self._act(actions)
+
+    @consumes(InterruptionFrame)
+    async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
+        actions: Sequence[Action] = ()
+        cut = frame.turn_id if isinstance(frame, ReplyInterruptedFrame) else self._turn_id
+        if cut >= self._turn_id:  # else the next turn is committed already
+            actions = self._core.on_cut(cut <= self._heard_turn_id, self._now())
+        await self.push_frame(frame, direction)
+        await self._act(actions)
+
+    # -- shell -------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _act(self, actions: Sequence[Action]) -> None:
+        self._arm()
+        for action in actions:
+            await self.push_frame(self._frame(action))
+
+    def _frame(self, action: Action) -> Frame:
+        match action:
+            case Started():
+                return UtteranceStartedFrame()
+            case Words(fragments, is_final):
+                return TextBufferFrame(fragments=fragments, is_final=is_final)
+            case Guessed(text):
+                return SpeculativeTurnFrame(turn_id=self.conductor.turn_id + 1, text=text)
+            case Committed(text, is_joined):
+                if not is_joined:
+                    self._turn_id = self.conductor.mint_turn_id()
+                text = " ".join(text.replace(UNCLEAR, " ").split())
+                return UserTurnFrame(turn_id=self._turn_id, text=text, joined=is_joined)
+            case Discarded(reason):
+                return UtteranceDiscardedFrame(reason=reason)
+
+    def _arm(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._core.deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._core.deadline, lambda: self.create_task(self._on_deadline()))
+
+    async def _on_deadline(self) -> None:
+        self._timer = None
+        await self._act(self._core.on_deadline(self._now()))
