@@ -1,16 +1,16 @@
 """Speech from probabilities: onset, hangover and pre-roll, counted in samples.
 
-    probability  .1 .7 .9 .9 .5 .2 .2 .9 .2 .2 .2 .2 .2 .2 .2 .2 .2 .2 .1      start 0.5, stop 0.35
-    voiced        .  #  #  #  #  .  .  #  .  .  .  .  .  .  .  .  .  .  .      up at start, down below stop
-    speech_ms     0 32 64 96 128 ---- 160 ------------------------  0  0      holds through a dip
-    events              ^Onset            |<------- hangover ------>|^Offset
-                  |<-->|                  end_sample
-                  start_sample
-          |<pre-->|
+    chunk           0    1    2    3    4    5    6    7    8    9   10   11   12   13   14   15   16   17
+    probability    .1   .7   .9   .9   .4   .2   .2   .9   .2   .2   .2   .2   .2   .2   .2   .2   .2   .2
+    voiced          .    #    #    #    #    .    .    #    .    .    .    .    .    .    .    .    .    .
+    speech_ms       0   32   64   96  128  128  128  160  160  160  160  160  160  160  160  160  160    0
+                      |   ^ Onset                        |<------------ hangover 300 ms ---------------->^
+                  start_sample                         end_sample                                   Offset
 
-An onset is told with the chunk that completes `onset_ms` of unbroken voice; a run that breaks before is a blip: it makes
-`speech_ms` fall to 0 and no event. An offset is told with the first chunk boundary at or after `hangover_ms` of unvoiced
-audio. All positions are samples since the first one fed, at the rate given; integers, so nothing drifts.
+Thresholds .5 and .35: voiced goes up at the first, down below the second. Onset after 64 ms of unbroken voice, told with
+the chunk that completes it; a run that breaks before is a blip: `speech_ms` falls to 0 and no event comes. A dip holds
+`speech_ms`. Offset at the first chunk boundary at or after `hangover_ms` without voice. Positions are samples since the
+first one fed, at the rate given; integers, so nothing drifts.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SpeechDetector:
         self._is_voiced = False  # the last chunk was voice
         self._is_speaking = False  # between an Onset and its Offset
         self._begin = 0  # first sample of the current run; meaningless while _voiced is 0
-        self._end = 0  # one past the last voiced sample
+        self._end = 0  # one past the last voiced sample of the newest speech segment
         self._voiced = 0  # voiced samples since _begin; 0 in silence
         self._peak = 0.0  # highest probability of the current run
 
@@ -91,7 +91,7 @@ class SpeechDetector:
 
     @property
     def silence_ms(self) -> float:
-        """Audio since the last voiced sample."""
+        """Audio since the last voiced sample of the newest speech segment."""
         return (self._position - self._end) * 1000 / self.sample_rate
 
     def feed(self, probability: float, samples: int) -> Onset | Offset | None:
@@ -104,21 +104,22 @@ class SpeechDetector:
     def skip(self, samples: int) -> None:
         """Audio that nobody judged (lost in overload) passes: time goes on, whatever was going on holds."""
         self._position += samples
-        if self._voiced and self._is_voiced:
+        if self._is_speaking and self._is_voiced:
             self._end = self._position
 
     def _on_voiced(self, at: int, samples: int, probability: float) -> Onset | None:
-        floor = self._end  # pre-roll never reaches into the speech before
         if not self._voiced:
             self._begin, self._peak = at, 0.0
         self._voiced += samples
         self._peak = max(self._peak, probability)
-        if self._is_speaking or self._voiced < self._onset:
-            self._end = self._position if self._is_speaking else self._end
+        if self._is_speaking:
+            self._end = self._position
             return None
+        if self._voiced < self._onset:
+            return None
+        before, self._end = self._end, self._position  # pre-roll never reaches into the speech before
         self._is_speaking = True
-        self._end = self._position
-        return Onset(self._begin, self._peak, max(floor, self._begin - self._preroll, 0))
+        return Onset(self._begin, self._peak, max(before, self._begin - self._preroll))
 
     def _on_unvoiced(self) -> Offset | None:
         if not self._is_speaking:
@@ -139,9 +140,7 @@ class QuietReset:
     inside a word, a run of five is none.
     """
 
-    def __init__(
-        self, *, sample_rate: int, interval_s: float = 2.0, quiet_ms: float = 160.0, low: float = 0.1
-    ) -> None:
+    def __init__(self, *, sample_rate: int, interval_s: float = 2.0, quiet_ms: float = 160.0, low: float = 0.1) -> None:
         self._interval = round(interval_s * sample_rate)  # samples between resets
         self._quiet = round(quiet_ms * sample_rate / 1000)  # samples of clear silence needed
         self._low = low  # a probability below this is clear silence

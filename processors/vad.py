@@ -1,0 +1,217 @@
+"""`SileroVAD`: speech on, speech off, and the probability of every chunk while speech may be going on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import soxr
+from loguru import logger
+from numpy.typing import NDArray
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
+
+from ..pipeline import Processor, Stage, consumes
+from ..pipeline.frames import SpeechChunkFrame
+from ..pipeline.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
+from .embedded.silero import SpeechModel, SpeechStream, shared_model
+
+MODEL_RATES = (8000, 16000)  # Hz that the model hears itself; every other rate is resampled to the second
+MAX_WAITING = 128  # results not pushed yet (4 s of speech); full: those that a newer one supersedes are dropped
+
+
+class SileroVAD(Processor):
+    """Hears when the user speaks. Audio passes at once and unchanged; results follow when the shared model has them.
+
+    `threshold` is the probability at which voice begins, `stop_threshold` (default 0.15 below it) the one at which it
+    ends; `onset_ms` of unbroken voice make a start, `hangover_ms` without voice a stop. Times are counted in samples,
+    and a result comes at the end of a 32 ms chunk. The barge-in confidence is the gate's business, not this one's.
+
+    metadata of the started frame: `confidence` 0 to 1, `speech_ms` (audio since speech began), `preroll_ms` (audio to
+    keep, back from now, pre-roll included); of the stopped frame: `silence_ms` (audio since the last voiced sample).
+
+    Consumes: InputAudioRawFrame, EndFrame, CancelFrame
+    Emits: the audio, SpeechChunkFrame (each chunk while speech may be going on, and one with speech_ms 0 when it falls
+        silent again), VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame; all downstream
+    On barge-in: nothing changes; it goes on hearing.
+    """
+
+    stage = Stage.VAD
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        stop_threshold: float | None = None,
+        onset_ms: int = 64,
+        hangover_ms: int = 300,
+        preroll_ms: int = 200,
+        model: SpeechModel | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self._settings: dict[str, Any] = {  # of the detector, whose rate is known with the first audio
+            "start_threshold": threshold,
+            "stop_threshold": max(threshold - 0.15, threshold / 2) if stop_threshold is None else stop_threshold,
+            "onset_ms": onset_ms,
+            "hangover_ms": hangover_ms,
+            "preroll_ms": preroll_ms,
+        }
+        SpeechDetector(**self._settings)  # raises ConfigurationError now rather than with the first audio
+        self._model = model  # None: the loop's shared one
+        self._ear: _Ear | None = None  # None until the first audio, and after the end
+        self._dropped = 0  # chunks that overload cost, of ears that are gone
+        self._is_over = False  # EndFrame or CancelFrame was here: no results any more
+        self._waiting: deque[Frame] = deque()  # results on their way to push_frame; see MAX_WAITING
+        self._has_waiting = asyncio.Event()  # wakes the task that pushes them
+        self._task: asyncio.Task[None] | None = None  # that task; None outside setup and cleanup
+
+    @property
+    def dropped_chunks(self) -> int:
+        """Chunks of this conversation that overload cost so far."""
+        return self._dropped + (self._ear.stream.dropped if self._ear else 0)
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Start the task that pushes results."""
+        await super().setup(setup)
+        self._task = self.create_task(self._push_results(), "results")
+
+    async def cleanup(self) -> None:
+        """End the task and leave the model."""
+        self._hang_up()
+        task, self._task = self._task, None
+        if task is not None:
+            await self.cancel_task(task)
+        await super().cleanup()
+
+    @consumes(InputAudioRawFrame)
+    async def _on_audio(self, frame: InputAudioRawFrame, direction: FrameDirection) -> None:
+        await self.push_frame(frame, direction)
+        if self._is_over or direction is not FrameDirection.DOWNSTREAM:
+            return
+        if self._ear is None or self._ear.sample_rate != frame.sample_rate:
+            self._listen(frame.sample_rate)
+        self._ear.hear(_mono(frame))
+
+    @consumes(EndFrame, CancelFrame)
+    async def _on_end(self, frame: Frame, direction: FrameDirection) -> None:
+        self._hang_up()
+        results, self._waiting = self._waiting, deque()
+        if isinstance(frame, EndFrame):
+            for result in results:
+                await self.push_frame(result)
+        await self.push_frame(frame, direction)
+
+    def _listen(self, sample_rate: int) -> None:
+        if self._ear is not None:
+            self._dropped += self._ear.stream.dropped
+            logger.warning(f"{self}: the input changed from {self._ear.sample_rate} to {sample_rate} Hz")
+            self._ear.close()
+        self._ear = _Ear(sample_rate, self._model or shared_model(), self._settings, self._tell)
+
+    def _hang_up(self) -> None:
+        self._is_over = True
+        ear, self._ear = self._ear, None
+        if ear is not None:
+            self._dropped += ear.stream.dropped
+            ear.stream.close()
+
+    def _tell(self, frame: Frame) -> None:
+        if len(self._waiting) >= MAX_WAITING:  # downstream is stuck; what matters then is on, off and the newest chunk
+            self._waiting = deque((f for f in self._waiting if not isinstance(f, SpeechChunkFrame)), MAX_WAITING)
+        self._waiting.append(frame)
+        self._has_waiting.set()
+
+    async def _push_results(self) -> None:
+        while True:
+            await self._has_waiting.wait()
+            self._has_waiting.clear()
+            while self._waiting:
+                await self.push_frame(self._waiting.popleft())
+
+
+class _Ear:
+    """The way from samples at one rate to frames: resample, cut, ask the model, detect."""
+
+    def __init__(
+        self, sample_rate: int, model: SpeechModel, settings: dict[str, Any], tell: Callable[[Frame], None]
+    ) -> None:
+        rate = sample_rate if sample_rate in MODEL_RATES else MODEL_RATES[-1]
+        self.sample_rate = sample_rate  # Hz of what is heard
+        self.stream: SpeechStream = model.stream(rate)  # the way to the model
+        self._resampler = None if rate == sample_rate else soxr.ResampleStream(sample_rate, rate, 1, "int16", "LQ")
+        self._chunker = Chunker(self.stream.chunk_samples)  # frames of any length to the model's
+        self._detector = SpeechDetector(sample_rate=rate, **settings)  # counts in samples at the model's rate
+        self._reset = QuietReset(sample_rate=rate)  # when the model should forget
+        self._onset_s = settings["onset_ms"] / 1000  # told in the started frame
+        self._hangover_s = settings["hangover_ms"] / 1000  # told in the stopped frame
+        self._tell = tell  # takes each frame that follows
+        self._unanswered = 0  # chunks that the model still has
+        self._dropped = 0  # of stream.dropped, those the detector knows about
+
+    def hear(self, pcm: NDArray[np.int16]) -> None:
+        """Take `(n,) int16, mono` of any length."""
+        if self._resampler is not None:
+            pcm = self._resampler.resample_chunk(pcm)
+        for chunk in self._chunker.push(pcm):
+            self._unanswered += 1
+            self.stream.submit(chunk, self._on_probability)
+
+    def close(self) -> None:
+        """Leave the model; speech that was going on ends here."""
+        self.stream.close()
+        if self._detector.is_speaking:
+            self._stopped()
+        if self._detector.speech_ms:
+            self._tell(SpeechChunkFrame())
+
+    def _on_probability(self, probability: float) -> None:
+        samples = self.stream.chunk_samples
+        lost, self._dropped = self.stream.dropped - self._dropped, self.stream.dropped
+        self._unanswered -= 1 + lost
+        detector = self._detector
+        detector.skip(lost * samples)
+        before = detector.speech_ms
+        event = detector.feed(probability, samples)
+        if isinstance(event, Onset):
+            self._started(event)
+        elif isinstance(event, Offset):
+            self._stopped()
+        if before or detector.speech_ms:
+            self._tell(SpeechChunkFrame(confidence=probability, speech_ms=detector.speech_ms))
+        # A reset goes before the next chunk submitted, which is sure to be the next one only if the model has none.
+        if self._reset.feed(probability, samples, is_quiet=not (detector.speech_ms or self._unanswered)):
+            self.stream.reset()
+
+    def _started(self, onset: Onset) -> None:
+        frame = VADUserStartedSpeakingFrame(start_secs=self._onset_s)
+        frame.metadata["confidence"] = onset.confidence
+        frame.metadata["speech_ms"] = self._ms_since(onset.start_sample)
+        frame.metadata["preroll_ms"] = self._ms_since(onset.preroll_sample)
+        self._tell(frame)
+
+    def _stopped(self) -> None:
+        frame = VADUserStoppedSpeakingFrame(stop_secs=self._hangover_s)
+        frame.metadata["silence_ms"] = self._detector.silence_ms
+        self._tell(frame)
+
+    def _ms_since(self, sample: int) -> float:
+        return (self._detector.position - sample) * 1000 / self._detector.sample_rate
+
+
+def _mono(frame: InputAudioRawFrame) -> NDArray[np.int16]:
+    """The samples `(n,) int16` of a frame; channels are averaged, an incomplete last sample is left out."""
+    channels = max(frame.num_channels, 1)
+    whole = len(frame.audio) // (2 * channels) * channels
+    samples = np.frombuffer(frame.audio, np.int16, whole)
+    return samples if channels == 1 else samples.reshape(-1, channels).mean(axis=1).astype(np.int16)
