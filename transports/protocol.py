@@ -123,7 +123,7 @@ def decode_text(text: str) -> ClientMessage:
         raise ProtocolError("bad_field", "`type` must be a string.")
     decoder = _DECODERS.get(kind)
     if decoder is None:
-        raise ProtocolError("unknown_type", f"There is no message of type {ascii(kind[:40])}.")
+        raise ProtocolError("unknown_type", f"There is no message of type {kind[:40]!a}.")
     return decoder(fields)
 
 
