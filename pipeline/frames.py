@@ -148,11 +148,15 @@ class ReplyAudibleFrame(SystemFrame):
 
 @dataclass
 class ReplyPlayedFrame(SystemFrame):
-    """From the output, upstream: the reply is over. `complete` when its last sample was played, `played_ms` of it."""
+    """From the output, upstream: the reply is over. `complete` when its last sample was played.
+
+    `played_ms` of it were, and `heard` are the words that had begun by then (where the audio carries word times).
+    """
 
     turn_id: int = 0
     complete: bool = True
     played_ms: float = 0.0
+    heard: str = ""
 
 
 @dataclass
@@ -196,3 +200,11 @@ class StateChangedFrame(SystemFrame):
     trigger: str = ""
     turn_id: int = 0
     text_buffer: tuple[str, ...] = ()
+
+
+@dataclass
+class TurnMeasuredFrame(SystemFrame):
+    """The latency waterfall of a finished turn: label -> ms."""
+
+    turn_id: int = 0
+    latency_ms: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,39 @@
+"""`ConversationRecord`: one conversation's live fields, and whom to tell when they change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .snapshot import ConversationFields
+from .store import LogLine
+
+Changed = Callable[[LogLine | None, bool], None]
+
+MAX_HISTORY = 64  # messages kept in memory; the store keeps the newest 8 KiB of them
+
+
+class ConversationRecord:
+    """The fields a store keeps, changed in place by the state tracker. Nothing here waits for the store."""
+
+    def __init__(
+        self, session_id: str = "local", *, fields: ConversationFields | None = None, on_change: Changed | None = None
+    ) -> None:
+        self.session_id = session_id  # names the conversation in logs and the store
+        self.fields = fields or ConversationFields()  # the conversation
+        self._on_change = on_change  # told of each change: (transition or None, write at once?); None: nobody
+
+    def changed(self, line: LogLine | None = None, *, flush: bool = False) -> None:
+        """Note that the fields changed; `flush` asks for a write at once instead of with the next batch."""
+        self.fields.last_update = time.time()
+        if self._on_change is not None:
+            self._on_change(line, flush)
+
+    def remember(self, message: dict[str, object]) -> None:
+        """Add one message to the history, the oldest falls out."""
+        self.fields.history.append(message)
+        del self.fields.history[:-MAX_HISTORY]
+
+    def to_fields(self) -> dict[str, str]:
+        """The stored hash's fields."""
+        return self.fields.to_fields()
