@@ -1,0 +1,261 @@
+"""The state store on Redis: `session:<id>` as a plain hash, every step one Lua call.
+
+The library's own retries are off and every time limit is explicit: who calls decides when to try again, and a claim
+is never left in doubt for longer than its deadline (redis-py's defaults take 3.9 s to report a dead server).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from loguru import logger
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from ..pipeline import outside
+from ..pipeline.errors import ConfigurationError, StoreError
+from ..pipeline.snapshot import ConversationFields, DamagedSnapshot, parse
+from ..pipeline.store import (
+    DAMAGED_TTL_S,
+    LOG_LENGTH,
+    TTL_S,
+    Claim,
+    Outcome,
+    Write,
+    WriteResult,
+    damaged_key,
+    log_key,
+    session_key,
+)
+from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
+
+_VERDICTS = {outcome.value.encode(): outcome for outcome in (Outcome.STORED, Outcome.STALE, Outcome.FENCED)}
+_BOOKKEEPING = frozenset({"owner", "epoch", "sequence", "logged"})
+_CLAIMS_AT_ONCE = 8
+
+
+class RedisServer(Protocol):
+    """A server that the store starts and stops, such as `EmbeddedRedis`."""
+
+    async def start(self) -> None:
+        """Return when it answers. Raises StoreError when it cannot run."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop it. Idempotent."""
+        ...
+
+
+class RedisStore:
+    """A `StateStore` on one Redis server: `redis://`, `rediss://` (TLS) or `unix://`.
+
+    `timeout_s` bounds connecting and each answer, twice that a whole batch; `claim_timeout_s` a claim, a quarter of
+    that while the server is known to be away. Sentinel and Cluster will differ in `_connect` only: keys of one session
+    share a slot, and no command needs more than that.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 0.5,
+        claim_timeout_s: float = 1.0,
+        ttl_s: float = TTL_S,
+        damaged_ttl_s: float = DAMAGED_TTL_S,
+        log_length: int = LOG_LENGTH,
+        server: RedisServer | None = None,
+    ) -> None:
+        self.healthy = False  # whether the last thing asked was answered; False before the first
+        self._client = _connect(url, timeout_s)  # lazy: opens no socket by itself
+        self._name = _without_password(url)  # for logs
+        self._timeout_s = timeout_s  # seconds for connecting, and for one answer
+        self._claim_timeout_s = claim_timeout_s  # seconds for a whole claim
+        self._ttl_ms = round(ttl_s * 1000)  # lifetime of a hash after its last write
+        self._damaged_ttl_ms = round(damaged_ttl_s * 1000)  # lifetime of a hash put aside
+        self._log_length = log_length  # lines of the transition log, about
+        self._server = server  # started and stopped with the store; None if somebody else runs it
+        self._claims = asyncio.Semaphore(_CLAIMS_AT_ONCE)  # bounds the sockets that claims open
+        self._ahead_us = 0  # the server's clock minus ours, as of its last claim
+        self._newest_epoch = 0  # the highest epoch seen
+
+    async def start(self) -> None:
+        """See `StateStore.start`. Raises StoreError only for a server of our own that cannot run."""
+        if self._server is not None:
+            await self._server.start()
+        try:
+            async with self._asking(self._claim_timeout_s):
+                seconds, micros = await self._client.time()
+                self._ahead_us = int(seconds) * 1_000_000 + int(micros) - _now_us()
+                for script in ALL:
+                    await self._client.script_load(script.source)
+        except StoreError as error:
+            logger.warning("state store is away at the start, conversations go on without it: {}", error)
+
+    async def close(self) -> None:
+        """See `StateStore.close`."""
+        self.healthy = False
+        # A peer that is gone may make closing fail; there is nothing left to lose.
+        with suppress(Exception):
+            async with asyncio.timeout(self._timeout_s):
+                await self._client.aclose()
+        if self._server is not None:
+            await self._server.stop()
+
+    def describe(self) -> str:
+        """A phrase for logs."""
+        return f"Redis at {self._name}"
+
+    def next_epoch(self) -> int:
+        """See `StateStore.next_epoch`; on the server's clock, as far as it is known."""
+        self._newest_epoch = max(self._newest_epoch + 1, _now_us() + self._ahead_us)
+        return self._newest_epoch
+
+    async def claim(self, session_id: str, owner: str) -> Claim:
+        """See `StateStore.claim`. A hash that cannot be read is kept aside as `{session:<id>}:damaged:<us>`."""
+        key = session_key(session_id)
+        timeout_s = self._claim_timeout_s if self.healthy else self._claim_timeout_s / 4
+        async with self._asking(timeout_s), self._claims:
+            aside = damaged_key(session_id, _now_us())
+            reply = await self._claim_once(key, aside, owner, timeout_s)
+            if reply[0] == b"late":  # our clocks differ by more than the limit; now the difference is known
+                reply = await self._claim_once(key, aside, owner, timeout_s)
+            if reply[0] != b"ok":
+                raise StoreError(f"{self.describe()}: claim answered {reply[0]!r:.60}")
+            epoch = int(reply[1])
+            self._newest_epoch = max(self._newest_epoch, epoch)
+            fields, previous, damage = _read(reply[3], reply[4:])
+            if damage:
+                logger.warning("session {}: stored state put aside as {} ({})", session_id, aside, damage)
+            if damage and not reply[3]:
+                args = (owner, epoch, self._ttl_ms, self._damaged_ttl_ms, *_new_session())
+                await self._call(QUARANTINE, (key, aside), args)
+            return Claim(session_id, owner, epoch, fields, previous)
+
+    async def write(self, batch: Sequence[Write]) -> list[WriteResult]:
+        """See `StateStore.write`."""
+        if not batch:
+            return []
+        commands = [self._command(write) for write in batch]
+        async with self._asking(2 * self._timeout_s):
+            replies = await self._pipeline(commands)
+            missing = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if missing:  # a server that was restarted or failed over has forgotten the scripts
+                await self._client.script_load(WRITE.source)
+                again = await self._pipeline([commands[index] for index in missing])
+                for index, reply in zip(missing, again, strict=True):
+                    replies[index] = reply
+            return [self._judge(write, reply) for write, reply in zip(batch, replies, strict=True)]
+
+    async def _claim_once(self, key: str, aside: str, owner: str, timeout_s: float) -> list[Any]:
+        deadline = _now_us() + self._ahead_us + round(timeout_s * 1e6)
+        limits = (self._newest_epoch + 1, deadline, self._ttl_ms, self._damaged_ttl_ms)
+        reply = await self._call(CLAIM, (key, aside), (owner, *limits, *_new_session()))
+        if not isinstance(reply, list) or len(reply) < 3:
+            raise StoreError(f"{self.describe()}: claim answered {reply!r:.60}")
+        self._ahead_us = int(reply[2]) - _now_us()
+        return reply
+
+    async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return await self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self._client.execute_command("EVAL", script.source, len(keys), *keys, *args)
+
+    async def _pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return await pipe.execute(raise_on_error=False)
+
+    def _command(self, write: Write) -> list[Any]:
+        session = write.session_id
+        command = ["EVALSHA", WRITE.sha, 2, session_key(session), log_key(session), write.owner, write.epoch]
+        command += (write.sequence, self._ttl_ms, self._log_length, write.log_start, len(write.log))
+        for line in write.log:
+            command += line
+        for pair in write.fields.items():
+            command += pair
+        return command
+
+    def _judge(self, write: Write, reply: Any) -> WriteResult:
+        if isinstance(reply, Exception):
+            return WriteResult(write.session_id, Outcome.FAILED, str(reply))
+        outcome = _VERDICTS.get(reply) if isinstance(reply, bytes) else None
+        if outcome is None:
+            raise StoreError(f"{self.describe()}: write answered {reply!r:.60}")
+        return WriteResult(write.session_id, outcome)
+
+    @asynccontextmanager
+    async def _asking(self, timeout_s: float) -> AsyncIterator[None]:
+        """A request to the server: bounded, counted as outside (no virtual clock jumps), its errors ours."""
+        outside.enter()
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+            self.healthy = True
+        except StoreError:
+            self.healthy = False
+            raise
+        # Broad: what a nonsense reply makes the client library raise is not limited to its own errors.
+        except Exception as error:
+            self.healthy = False
+            raise StoreError(f"{self.describe()}: {type(error).__name__}: {error}") from error
+        finally:
+            outside.leave()
+
+
+def _connect(url: str, timeout_s: float) -> Redis:
+    """A client with every setting said. Raises ConfigurationError for a URL that is none."""
+    options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            health_check_interval=0,
+            max_connections=_CLAIMS_AT_ONCE + 2,  # and one for the writes, one to spare
+            decode_responses=False,  # stored bytes may be anything; judged when read
+            protocol=2,
+            driver_info=None,  # no extra commands at connect
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            **options,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"not a Redis URL: {_without_password(url)} ({error})") from error
+
+
+def _read(damage: bytes, flat: list[bytes]) -> tuple[ConversationFields | None, str | None, str]:
+    """The conversation, its last owner, and what is wrong with it ("" for nothing)."""
+    if damage or not flat:
+        return None, None, damage.decode()
+    try:
+        texts = [value.decode() for value in flat]
+        stored = dict(zip(texts[::2], texts[1::2], strict=True))
+        fields = parse({name: text for name, text in stored.items() if name not in _BOOKKEEPING})
+    except (ValueError, DamagedSnapshot) as error:
+        return None, None, str(error) if isinstance(error, DamagedSnapshot) else "not UTF-8"
+    return fields, stored.get("owner"), ""
+
+
+def _new_session() -> list[str]:
+    fields = ConversationFields(last_update=time.time()).to_fields()
+    return [text for pair in fields.items() for text in pair]
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
