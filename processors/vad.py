@@ -29,6 +29,8 @@ from .embedded.silero import SpeechModel, SpeechStream, shared_model
 MODEL_RATES = (8000, 16000)  # Hz that the model hears itself; every other rate is resampled to the second
 MAX_WAITING = 128  # results not pushed yet (4 s of speech); full: those that a newer one supersedes are dropped
 
+END_PATIENCE_S = 1.0  # how long an EndFrame waits for the results of the audio before it; they take milliseconds
+
 
 class SileroVAD(Processor):
     """Hears when the user speaks. Audio passes at once and unchanged; results follow when the shared model has them.
@@ -51,7 +53,7 @@ class SileroVAD(Processor):
     def __init__(
         self,
         *,
-        threshold: float = 0.5,
+        threshold: float = 0.6,
         stop_threshold: float | None = None,
         onset_ms: int = 64,
         hangover_ms: int = 300,
@@ -74,6 +76,8 @@ class SileroVAD(Processor):
         self._is_over = False  # EndFrame or CancelFrame was here: no results any more
         self._waiting: deque[Frame] = deque()  # results on their way to push_frame; see MAX_WAITING
         self._has_waiting = asyncio.Event()  # wakes the task that pushes them
+        self._end: tuple[EndFrame, FrameDirection] | None = None  # an EndFrame that waits for the last results
+        self._patience: asyncio.TimerHandle | None = None  # ends that wait; None without one
         self._task: asyncio.Task[None] | None = None  # that task; None outside setup and cleanup
 
     @property
@@ -89,6 +93,8 @@ class SileroVAD(Processor):
     async def cleanup(self) -> None:
         """End the task and leave the model."""
         self._hang_up()
+        if self._patience is not None:
+            self._patience.cancel()
         task, self._task = self._task, None
         if task is not None:
             await self.cancel_task(task)
@@ -103,14 +109,26 @@ class SileroVAD(Processor):
             self._listen(frame.sample_rate)
         self._ear.hear(_mono(frame))
 
-    @consumes(EndFrame, CancelFrame)
-    async def _on_end(self, frame: Frame, direction: FrameDirection) -> None:
+    @consumes(EndFrame)
+    async def _on_end(self, frame: EndFrame, direction: FrameDirection) -> None:
+        if self._task is None or (self._is_answered and not self._waiting):
+            self._hang_up()
+            await self.push_frame(frame, direction)
+            return
+        self._is_over = True  # the task pushes it behind the last result
+        self._end = (frame, direction)
+        self._patience = asyncio.get_running_loop().call_later(END_PATIENCE_S, self._hang_up)
+
+    @consumes(CancelFrame)
+    async def _on_cancel(self, frame: CancelFrame, direction: FrameDirection) -> None:
+        self._end = None
+        self._waiting.clear()
         self._hang_up()
-        results, self._waiting = self._waiting, deque()
-        if isinstance(frame, EndFrame):
-            for result in results:
-                await self.push_frame(result)
         await self.push_frame(frame, direction)
+
+    @property
+    def _is_answered(self) -> bool:
+        return self._ear is None or not self._ear.unanswered
 
     def _listen(self, sample_rate: int) -> None:
         if self._ear is not None:
@@ -125,12 +143,14 @@ class SileroVAD(Processor):
         if ear is not None:
             self._dropped += ear.stream.dropped
             ear.stream.close()
+        self._has_waiting.set()
 
-    def _tell(self, frame: Frame) -> None:
+    def _tell(self, *frames: Frame) -> None:
         if len(self._waiting) >= MAX_WAITING:  # downstream is stuck; what matters then is on, off and the newest chunk
             self._waiting = deque((f for f in self._waiting if not isinstance(f, SpeechChunkFrame)), MAX_WAITING)
-        self._waiting.append(frame)
-        self._has_waiting.set()
+        self._waiting.extend(frames)
+        if frames or self._end is not None:
+            self._has_waiting.set()
 
     async def _push_results(self) -> None:
         while True:
@@ -138,13 +158,17 @@ class SileroVAD(Processor):
             self._has_waiting.clear()
             while self._waiting:
                 await self.push_frame(self._waiting.popleft())
+            if self._end is not None and self._is_answered:
+                (frame, direction), self._end = self._end, None
+                self._hang_up()
+                await self.push_frame(frame, direction)
 
 
 class _Ear:
     """The way from samples at one rate to frames: resample, cut, ask the model, detect."""
 
     def __init__(
-        self, sample_rate: int, model: SpeechModel, settings: dict[str, Any], tell: Callable[[Frame], None]
+        self, sample_rate: int, model: SpeechModel, settings: dict[str, Any], tell: Callable[..., None]
     ) -> None:
         rate = sample_rate if sample_rate in MODEL_RATES else MODEL_RATES[-1]
         self.sample_rate = sample_rate  # Hz of what is heard
@@ -155,8 +179,8 @@ class _Ear:
         self._reset = QuietReset(sample_rate=rate)  # when the model should forget
         self._onset_s = settings["onset_ms"] / 1000  # told in the started frame
         self._hangover_s = settings["hangover_ms"] / 1000  # told in the stopped frame
-        self._tell = tell  # takes each frame that follows
-        self._unanswered = 0  # chunks that the model still has
+        self._tell = tell  # called with the frames that follow from a chunk, or with none
+        self.unanswered = 0  # chunks that the model still has
         self._dropped = 0  # of stream.dropped, those the detector knows about
 
     def hear(self, pcm: NDArray[np.int16]) -> None:
@@ -164,46 +188,49 @@ class _Ear:
         if self._resampler is not None:
             pcm = self._resampler.resample_chunk(pcm)
         for chunk in self._chunker.push(pcm):
-            self._unanswered += 1
+            self.unanswered += 1
             self.stream.submit(chunk, self._on_probability)
 
     def close(self) -> None:
         """Leave the model; speech that was going on ends here."""
         self.stream.close()
-        if self._detector.is_speaking:
-            self._stopped()
-        if self._detector.speech_ms:
-            self._tell(SpeechChunkFrame())
+        stopped = [self._stopped()] if self._detector.is_speaking else []
+        self._tell(*stopped, *([SpeechChunkFrame()] if self._detector.speech_ms else []))
 
     def _on_probability(self, probability: float) -> None:
         samples = self.stream.chunk_samples
         lost, self._dropped = self.stream.dropped - self._dropped, self.stream.dropped
-        self._unanswered -= 1 + lost
-        detector = self._detector
-        detector.skip(lost * samples)
+        self.unanswered -= 1 + lost
+        self._detector.skip(lost * samples)
+        self._tell(*self._judge(probability, samples))
+        # A reset goes before the next chunk submitted, which is sure to be the next one only if the model has none.
+        is_quiet = not (self._detector.speech_ms or self.unanswered)
+        if self._reset.feed(probability, samples, is_quiet=is_quiet):
+            self.stream.reset()
+
+    def _judge(self, probability: float, samples: int) -> list[Frame]:
+        detector, frames = self._detector, []
         before = detector.speech_ms
         event = detector.feed(probability, samples)
         if isinstance(event, Onset):
-            self._started(event)
+            frames.append(self._started(event))
         elif isinstance(event, Offset):
-            self._stopped()
+            frames.append(self._stopped())
         if before or detector.speech_ms:
-            self._tell(SpeechChunkFrame(confidence=probability, speech_ms=detector.speech_ms))
-        # A reset goes before the next chunk submitted, which is sure to be the next one only if the model has none.
-        if self._reset.feed(probability, samples, is_quiet=not (detector.speech_ms or self._unanswered)):
-            self.stream.reset()
+            frames.append(SpeechChunkFrame(confidence=probability, speech_ms=detector.speech_ms))
+        return frames
 
-    def _started(self, onset: Onset) -> None:
+    def _started(self, onset: Onset) -> Frame:
         frame = VADUserStartedSpeakingFrame(start_secs=self._onset_s)
         frame.metadata["confidence"] = onset.confidence
         frame.metadata["speech_ms"] = self._ms_since(onset.start_sample)
         frame.metadata["preroll_ms"] = self._ms_since(onset.preroll_sample)
-        self._tell(frame)
+        return frame
 
-    def _stopped(self) -> None:
+    def _stopped(self) -> Frame:
         frame = VADUserStoppedSpeakingFrame(stop_secs=self._hangover_s)
         frame.metadata["silence_ms"] = self._detector.silence_ms
-        self._tell(frame)
+        return frame
 
     def _ms_since(self, sample: int) -> float:
         return (self._detector.position - sample) * 1000 / self._detector.sample_rate

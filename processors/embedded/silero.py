@@ -27,7 +27,7 @@ from ...pipeline import outside
 from ...pipeline.errors import ConfigurationError
 from .silero_net import CHUNK_SAMPLES, Chunk, Memory, infer, session
 
-BACKLOG_CHUNKS = 62  # 2 s a stream; beyond it the oldest chunk is dropped and counted
+BACKLOG_CHUNKS = 312  # 10 s a stream, caught up with in 50 ms; beyond it the oldest chunk is dropped and counted
 MAX_ROWS = 64  # streams in one call: more is no cheaper per chunk (42 us against 48 at 8) and only later
 MAX_ROUNDS = 4  # chunks of one stream in one call, so that a stream that lags delays the others little
 
