@@ -1,0 +1,122 @@
+"""`Session`: hosts one conversation. Builds its pipeline, starts it, and ends it in bounded time whatever a guest does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from loguru import logger
+from pipecat.frames.frames import CancelFrame, EndFrame
+from pipecat.observers.base_observer import BaseObserver
+from pipecat.pipeline.worker import PipelineWorker
+from pipecat.processors.frame_processor import FrameProcessor
+from pipecat.workers.runner import WorkerRunner
+
+from .errors import LeibnizError
+from .pipeline import Pipeline
+from .record import ConversationRecord
+
+START_S = 10.0  # every processor set up and started
+END_S = 10.0  # an EndFrame through the whole pipeline
+CANCEL_S = 1.0  # a CancelFrame likewise, then the clean-up
+
+Build = Callable[["Session"], "Pipeline | Awaitable[Pipeline]"]
+
+
+class SessionFailed(LeibnizError):  # noqa: N818 - it is an event report, and reads as one
+    """The pipeline could not be built or started."""
+
+
+class Session:
+    """One conversation from its first frame to its last. `build(session)` puts `input` and `output` at its ends."""
+
+    def __init__(
+        self,
+        session_id: str,
+        *,
+        input: FrameProcessor,
+        output: FrameProcessor,
+        record: ConversationRecord | None = None,
+        resumed: bool = False,
+        observers: list[BaseObserver] | None = None,
+    ) -> None:
+        self.id = session_id  # `[A-Za-z0-9_-]{1,64}`
+        self.input = input  # head of the pipeline
+        self.output = output  # tail of the pipeline
+        self.record = record or ConversationRecord(session_id)  # for the state tracker
+        self.resumed = resumed  # whether an earlier conversation goes on
+        self.pipeline: Pipeline | None = None  # None before `start`
+        self.abandoned = False  # the pipeline did not end in its time and was left behind
+        self._observers = observers or []
+        self._worker: PipelineWorker | None = None  # Pipecat's host of the pipeline
+        self._run: asyncio.Task[None] | None = None  # runs the worker
+
+    async def start(self, build: Build) -> None:
+        """Build and start the pipeline. Raises `SessionFailed`, with everything taken down again, if it cannot."""
+        built = build(self)
+        pipeline = await built if isinstance(built, Awaitable) else built
+        if not isinstance(pipeline, Pipeline):
+            raise SessionFailed(f"build(session) must return a Pipeline, but returned {type(pipeline).__name__}")
+        self.pipeline = pipeline
+        self._worker = PipelineWorker(
+            pipeline,
+            cancel_timeout_secs=CANCEL_S,
+            check_dangling_tasks=False,
+            enable_rtvi=False,
+            enable_turn_tracking=False,
+            idle_timeout_secs=None,
+            observers=self._observers,
+        )
+        started = asyncio.Event()
+
+        async def on_started(*_: Any) -> None:
+            started.set()
+
+        self._worker.add_event_handler("on_pipeline_started", on_started)
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(self._worker)
+        self._run = asyncio.create_task(runner.run(), name=f"session {self.id}")
+        waiting = asyncio.create_task(started.wait())
+        try:
+            await asyncio.wait({waiting, self._run}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if not started.is_set():
+            await self.cancel("start failed")
+            raise SessionFailed(f"the pipeline of session {self.id} did not start within {START_S:.0f} s")
+
+    async def end(self, *, timeout_s: float = END_S) -> None:
+        """Let what is under way be finished, then end; after `timeout_s` as `cancel`."""
+        if self._worker is not None and not await self._done(self._worker.queue_frame(EndFrame()), timeout_s):
+            await self.cancel("end took too long")
+
+    async def cancel(self, reason: str = "cancelled") -> None:
+        """End now: in at most about 3 s, whatever a guest swallows or drops."""
+        if self._worker is None or self._run is None or self._run.done():
+            return
+        if await self._done(self._worker.cancel(reason=reason), CANCEL_S * 2):
+            return
+        assert self.pipeline is not None
+        logger.warning("session {}: a processor holds up the end; ending without it", self.id)
+        await self.pipeline.push_frame(CancelFrame())  # straight to the worker's sink, past whoever dropped it
+        await self.pipeline.push_frame(EndFrame())
+        if await self._done(None, CANCEL_S):
+            return
+        self._run.cancel()
+        if not await self._done(None, CANCEL_S):
+            self.abandoned = True
+            logger.error("session {}: the pipeline swallows its cancellation and is abandoned", self.id)
+
+    async def wait(self) -> None:
+        """Return when the conversation is over."""
+        if self._run is not None:
+            await asyncio.wait({self._run})
+
+    async def _done(self, request: Awaitable[None] | None, timeout_s: float) -> bool:
+        if self._run is None:
+            return True
+        if request is not None:
+            await request
+        await asyncio.wait({self._run}, timeout=timeout_s)
+        return self._run.done()

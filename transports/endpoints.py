@@ -1,0 +1,266 @@
+"""The two ends of a conversation's pipeline: what the client says comes in, what it is to hear goes out.
+
+Both are processors that know the JSON + PCM protocol, but neither sockets nor tasks: `ClientInput` is fed by whoever
+reads, `ClientOutput` writes to a `Wire`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import soxr
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    OutputAudioRawFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection
+
+from ..pipeline.consumes import consumes
+from ..pipeline.frames import (
+    ClientFragmentFrame,
+    ClientTurnEndFrame,
+    PlaybackPauseFrame,
+    PlaybackResumeFrame,
+    ReplyEndedFrame,
+    ReplyInterruptedFrame,
+    ReplyPlayedFrame,
+    ReplyStartedFrame,
+    ReplyTextFrame,
+    StateChangedFrame,
+    TextBufferFrame,
+    TurnMeasuredFrame,
+    UserSpeakingFrame,
+)
+from ..pipeline.processor import Processor
+from ..pipeline.stages import Stage
+from ..pipeline.states import State
+from . import protocol
+from .pacing import Playout
+from .ticker import Ticker, shared_ticker
+from .wire import Wire
+
+PIPELINE_RATE = 16_000  # Hz inside the pipeline; other client rates are resampled at its ends
+
+
+class Resampler:
+    """Streams PCM16 mono from one rate to another; returns it unchanged when they are the same."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._stream = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16")
+
+    def __call__(self, pcm: bytes) -> bytes:
+        if self._stream is None:
+            return pcm
+        return self._stream.resample_chunk(np.frombuffer(pcm, np.int16)).tobytes()
+
+
+class ClientInput(Processor):
+    """The head of the pipeline: turns the client's messages into frames.
+
+    Consumes: nothing; `receive` and `receive_audio` feed it.
+    Emits: `InputAudioRawFrame` (16 kHz), `ClientFragmentFrame`, `ClientTurnEndFrame`, `UserSpeakingFrame`.
+    On barge-in: passes it on.
+    """
+
+    stage = Stage.INPUT
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resample = Resampler(PIPELINE_RATE, PIPELINE_RATE)  # from the client's rate
+        self.audio_s = 0.0  # microphone audio received, in seconds
+
+    def set_rate(self, sample_rate: int) -> None:
+        """Say at what rate the client's audio comes; 16 kHz until then."""
+        self._resample = Resampler(sample_rate, PIPELINE_RATE)
+
+    async def receive_audio(self, pcm: bytes) -> None:
+        """Take microphone audio, PCM16 mono at the client's rate."""
+        pcm = self._resample(pcm)
+        if pcm:
+            self.audio_s += len(pcm) / 2 / PIPELINE_RATE
+            await self.push_frame(InputAudioRawFrame(audio=pcm, sample_rate=PIPELINE_RATE, num_channels=1))
+
+    async def receive(self, message: protocol.ClientMessage) -> None:
+        """Take a control message; those that concern the connection only are ignored here."""
+        match message:
+            case protocol.SttFragment(text=text, is_final=is_final):
+                await self.push_frame(ClientFragmentFrame(text=text, is_final=is_final))
+            case protocol.VadEnd():
+                await self.push_frame(ClientTurnEndFrame())
+            case protocol.UserSpeaking(confidence=confidence):
+                await self.push_frame(UserSpeakingFrame(confidence=confidence))
+
+
+class ClientOutput(Processor):
+    """The tail of the pipeline: plays the bot's audio at real time, and tells the client what happens.
+
+    Consumes: audio, reply markers and texts, pause and resume, `StateChangedFrame`, `TextBufferFrame`,
+        `TurnMeasuredFrame`, interruptions, the end.
+    Emits: upstream `ReplyPlayedFrame`, and Pipecat's `BotStartedSpeakingFrame` / `BotStoppedSpeakingFrame`.
+    On barge-in: drops what waits, tells the client to drop what it has, and reports what was heard.
+    """
+
+    stage = Stage.OUTPUT
+
+    def __init__(self, *, wire: Wire, lead_ms: float = 60.0, ticker: Callable[[], Ticker] = shared_ticker) -> None:
+        super().__init__()
+        self._wire = wire  # where messages go
+        self._playout = Playout(sample_rate=PIPELINE_RATE, lead_ms=lead_ms)  # what plays when
+        self._get_ticker = ticker  # the process's ticker, asked for when first needed
+        self._ticker: Ticker | None = None  # set while something plays or waits to
+        self._resample = Resampler(PIPELINE_RATE, PIPELINE_RATE)  # to the client's rate
+        self._from_rates: dict[int, Resampler] = {}  # voice's rate -> resampler to the pipeline's rate
+        self._marker = 0  # turn of the reply that came last
+        self._sounding: int | None = None  # the turn whose audio is being sent
+        self._texts: list[tuple[int, str, bool]] = []  # (turn, text, final) waiting for the move to speaking
+        self._speaking_turn: int | None = None  # the turn that `response_ready` was sent for
+        self._thinking_since = 0.0  # loop time of the last end of turn
+
+    def set_rate(self, sample_rate: int) -> None:
+        """Say at what rate the client plays; 16 kHz until then."""
+        self._resample = Resampler(PIPELINE_RATE, sample_rate)
+
+    async def cleanup(self) -> None:
+        """Stop playing."""
+        self._stop()
+        await super().cleanup()
+
+    # -- audio -------------------------------------------------------------------------------------------------
+
+    @consumes(OutputAudioRawFrame)
+    async def _on_audio(self, frame: Any, direction: FrameDirection) -> None:
+        pcm = frame.audio
+        if frame.sample_rate != PIPELINE_RATE:
+            resample = self._from_rates.setdefault(frame.sample_rate, Resampler(frame.sample_rate, PIPELINE_RATE))
+            pcm = resample(pcm)
+        turn_id = getattr(frame, "turn_id", None)
+        self._playout.push_audio(self._marker if turn_id is None else turn_id, pcm, getattr(frame, "words", ()))
+        self._play()
+
+    @consumes(ReplyStartedFrame)
+    async def _on_reply_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
+        self._marker = frame.turn_id
+
+    @consumes(ReplyEndedFrame)
+    async def _on_reply_ended(self, frame: ReplyEndedFrame, direction: FrameDirection) -> None:
+        self._playout.end(frame.turn_id)
+        self._play()
+
+    @consumes(PlaybackPauseFrame)
+    async def _on_pause(self, frame: PlaybackPauseFrame, direction: FrameDirection) -> None:
+        self._playout.pause(self._now())
+        self._wire.send_text(protocol.pause(frame.turn_id))
+
+    @consumes(PlaybackResumeFrame)
+    async def _on_resume(self, frame: PlaybackResumeFrame, direction: FrameDirection) -> None:
+        self._playout.resume(self._now())
+        self._wire.send_text(protocol.resume(frame.turn_id))
+        self._play()
+
+    @consumes(InterruptionFrame)
+    async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
+        now = self._now()
+        turn_id = frame.turn_id if isinstance(frame, ReplyInterruptedFrame) else self._playout.turn_id
+        if turn_id is not None:
+            heard = " ".join(self._playout.heard_words(now))
+            heard_ms = self._playout.cut(turn_id, now)
+            self._texts = [text for text in self._texts if text[0] > turn_id]
+            self._wire.send_text(protocol.interrupted(turn_id))
+            played = ReplyPlayedFrame(turn_id=turn_id, complete=False, played_ms=heard_ms, heard=heard)
+            await self._report(played)
+        await self.push_frame(frame, direction)
+
+    @consumes(EndFrame, CancelFrame)
+    async def _on_end(self, frame: Frame, direction: FrameDirection) -> None:
+        self._stop()
+        await self.push_frame(frame, direction)
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    @consumes(StateChangedFrame)
+    async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
+        now = self._now()
+        if frame.state == State.THINKING:
+            self._thinking_since = now
+        update = protocol.state_update(
+            state=frame.state, text_buffer=frame.text_buffer, turn=frame.turn_id, trigger=frame.trigger
+        )
+        self._wire.send_text(update)
+        if frame.state == State.SPEAKING:
+            known = [text for text in self._texts if text[0] == frame.turn_id]
+            self._texts.clear()
+            self._speaking_turn = frame.turn_id
+            ready = protocol.response_ready(
+                turn=frame.turn_id,
+                text=" ".join(text for _, text, _ in known),
+                thinking_ms=(now - self._thinking_since) * 1000 if frame.previous == State.THINKING else 0.0,
+                final=any(final for _, _, final in known),
+            )
+            self._wire.send_text(ready)
+        await self.push_frame(frame, direction)
+
+    @consumes(TextBufferFrame)
+    async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
+        update = protocol.state_update(
+            state=State.LISTENING, text_buffer=frame.fragments, turn=self._marker, trigger="stt_fragment"
+        )
+        self._wire.send_text(update)
+
+    @consumes(ReplyTextFrame)
+    async def _on_text(self, frame: ReplyTextFrame, direction: FrameDirection) -> None:
+        if frame.turn_id == self._speaking_turn:
+            self._wire.send_text(protocol.response_text(turn=frame.turn_id, text=frame.text, final=frame.is_final))
+        else:
+            self._texts = [*self._texts[-63:], (frame.turn_id, frame.text, frame.is_final)]
+
+    @consumes(TurnMeasuredFrame)
+    async def _on_measured(self, frame: TurnMeasuredFrame, direction: FrameDirection) -> None:
+        self._wire.send_text(protocol.turn(frame.turn_id, waterfall={"latency_ms": dict(frame.latency_ms)}))
+
+    # -- playing -----------------------------------------------------------------------------------------------
+
+    def _play(self) -> None:
+        if self._ticker is None:
+            self._ticker = self._get_ticker()
+            self._ticker.add(self._tick)
+        self._tick(self._now())
+
+    def _stop(self) -> None:
+        if self._ticker is not None:
+            self._ticker.remove(self._tick)
+            self._ticker = None
+
+    def _tick(self, now: float) -> None:
+        chunks = self._playout.take(now)
+        for chunk in chunks:
+            self._wire.send_audio(self._resample(chunk))
+        turn_id = self._playout.turn_id
+        if chunks and turn_id != self._sounding:
+            self._sounding = turn_id
+            self.create_task(self._broadcast_bot(BotStartedSpeakingFrame), "bot_started")
+        finished = self._playout.finished(now)
+        if finished is not None:
+            self.create_task(self._report(ReplyPlayedFrame(turn_id=finished)), "reply_played")
+        if self._playout.turn_id is None:
+            self._stop()
+
+    async def _report(self, played: ReplyPlayedFrame) -> None:
+        if self._sounding is not None:
+            self._sounding = None
+            await self._broadcast_bot(BotStoppedSpeakingFrame)
+        await self.push_frame(played, FrameDirection.UPSTREAM)
+
+    async def _broadcast_bot(self, frame_type: type[Frame]) -> None:
+        await self.broadcast_frame(frame_type)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
