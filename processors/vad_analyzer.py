@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from pipecat.audio.vad.vad_analyzer import VADAnalyzer, VADParams
+from pipecat.audio.vad.vad_analyzer import VADAnalyzer, VADParams, VADState
 
 from ..pipeline.errors import ConfigurationError
 from ..pipeline.speech import QuietReset
@@ -22,13 +22,14 @@ class SileroAnalyzer(VADAnalyzer):
         super().__init__(sample_rate=sample_rate, params=params)
         self._memory: Memory | None = None  # None until set_sample_rate
         self._reset: QuietReset | None = None  # when to forget; None until set_sample_rate
+        self._is_quiet = True  # what Pipecat's state machine said last
 
     def set_sample_rate(self, sample_rate: int) -> None:
         """Pipecat's call at the start; forgets what was heard."""
         rate = self._init_sample_rate or sample_rate
         self._memory = Memory(rate)
-        # Pipecat is surely quiet once the silence is longer than its own stop time, which it may change at run time.
-        self._reset = QuietReset(sample_rate=rate, quiet_ms=max(160.0, self.params.stop_secs * 1000 + 64))
+        self._reset = QuietReset(sample_rate=rate)
+        self._is_quiet = True
         super().set_sample_rate(sample_rate)
 
     def num_frames_required(self) -> int:
@@ -37,12 +38,18 @@ class SileroAnalyzer(VADAnalyzer):
             raise ConfigurationError(f"Silero VAD hears 8000 or 16000 Hz, not {self.sample_rate}")
         return CHUNK_SAMPLES[self.sample_rate]
 
+    async def analyze_audio(self, buffer: bytes) -> VADState:
+        """Pipecat's call for each block of audio."""
+        state = await super().analyze_audio(buffer)
+        self._is_quiet = state is VADState.QUIET
+        return state
+
     def voice_confidence(self, buffer: bytes) -> float:
         """Probability of speech in one chunk of int16 PCM. Called from this analyzer's thread only."""
         if self._memory is None or self._reset is None:
             raise ConfigurationError("call set_sample_rate() first")
         chunk = np.frombuffer(buffer, np.int16)
         probability = float(infer([self._memory], [chunk])[0])
-        if self._reset.feed(probability, len(chunk), is_quiet=True):
+        if self._reset.feed(probability, len(chunk), is_quiet=self._is_quiet):
             self._memory.reset()
         return probability
