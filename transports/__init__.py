@@ -1,0 +1,21 @@
+"""How conversations reach the pipelines, and where they are kept."""
+
+from .endpoints import ClientInput, ClientOutput
+from .mirror import Mirror
+from .store_embedded import EmbeddedRedis, open_store
+from .store_memory import MemoryStore
+from .store_redis import RedisStore
+from .websocket import WebSocketServer
+from .wire import Wire
+
+__all__ = [
+    "ClientInput",
+    "ClientOutput",
+    "EmbeddedRedis",
+    "MemoryStore",
+    "Mirror",
+    "RedisStore",
+    "WebSocketServer",
+    "Wire",
+    "open_store",
+]
