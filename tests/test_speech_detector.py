@@ -1,4 +1,4 @@
-"""Onset, hangover and pre-roll are exact in samples, for every short sequence of probabilities and for long random ones."""
+"""Onset, hangover and pre-roll are exact in samples, for every short sequence and for long random ones."""
 
 from __future__ import annotations
 
