@@ -1,0 +1,77 @@
+"""`SphinxRecogniser`: which of its phrases an utterance is, or none, from a worker process."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...pipeline.errors import ConfigurationError
+from .phrases import dictionary_of, model_folder, phrase_book
+from .worker import WorkerProcess
+from .workers import release_worker, shared_worker
+
+MAX_UTTERANCE_S = 15.0  # of audio in one request
+REJECT_BELOW = -0.0015  # score; see docs of `threshold`
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What was heard. `text` is the phrase as it was listed, "" if the speech was none of them."""
+
+    text: str  # listed phrase, or ""
+    score: float  # log-likelihood ratio per frame; 0 is perfect, a listed phrase about -0.0005
+    best_guess: str = ""  # the phrase that came nearest, rejected or not; for logs at DEBUG and for tuning
+
+
+class SphinxRecogniser:
+    """Hears listed phrases and nothing else. All conversations with the same phrases share one worker process.
+
+    `threshold` is the score below which speech is rejected. `pronunciations` are phones ("L AY B N IH T S", those of
+    CMUdict) for words that the dictionary lacks. Raises `ConfigurationError` for phrases it cannot take, naming the
+    word, and without pocketsphinx.
+    """
+
+    def __init__(
+        self,
+        *,
+        phrases: Sequence[str],
+        pronunciations: Mapping[str, str] | None = None,
+        threshold: float = REJECT_BELOW,
+    ) -> None:
+        self._book = phrase_book(phrases)  # normalised phrase -> as listed
+        self._threshold = threshold  # score below which nothing was said
+        folder = model_folder()
+        lines = dictionary_of(self._book, pronunciations or {}, folder / "cmudict-en-us.dict")
+        self._options: dict[str, Any] = {"model": str(folder), "phrases": list(self._book), "dictionary": lines}
+        self._worker: WorkerProcess | None = None  # shared; None until `open` or the first utterance
+
+    def open(self) -> None:
+        """Take hold of the running loop's worker. Its process starts with the first utterance, or with `warm_up`."""
+        if self._worker is None:
+            self._worker = shared_worker("sphinx", self._options)
+
+    async def warm_up(self) -> None:
+        """Start the process and load the model now (about 0.3 s), so that the first utterance need not wait."""
+        await self.recognise(bytes(3200), 16000)
+
+    def close(self) -> None:
+        """Let go of the worker; it stays warm for others. Harmless twice."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            release_worker(worker)
+
+    async def recognise(self, pcm: bytes, sample_rate: int) -> Recognition:
+        """Return what the utterance `pcm` (int16 mono) is. Being cancelled cancels the request.
+
+        Raises `WorkerCrashed`, `ServiceError`, and `ConfigurationError` for more than MAX_UTTERANCE_S of audio.
+        """
+        if len(pcm) % 2 or len(pcm) > MAX_UTTERANCE_S * sample_rate * 2:
+            raise ConfigurationError(f"{len(pcm)} bytes are not an utterance of at most {MAX_UTTERANCE_S:g} s")
+        self.open()
+        assert self._worker is not None
+        answer = json.loads(await self._worker.call(struct.pack("!I", sample_rate) + pcm))
+        guess = self._book.get(answer["text"], "")
+        return Recognition(guess if answer["score"] >= self._threshold else "", answer["score"], guess)
