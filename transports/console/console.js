@@ -124,7 +124,6 @@ function hintIfLocked() {
 function onStatus(name, text, reason = "") {
   $("connection").dataset.status = name;
   $("connection").textContent = text;
-  $("reconnect").textContent = name === "open" ? "New connection" : "Reconnect";
   if (name === "open") notice("");
   if (name === "failed" || name === "closed") {
     player.drop();

@@ -1,0 +1,258 @@
+"""The console page in a real browser, against the real server, with speech as the microphone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BOT = Path(__file__).parents[1] / "bots" / "assistant.py"
+QUESTION = "what are your opening hours"
+ANSWER_MS = 15_000
+START_S = 30.0
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
+    pytest.mark.skipif(not shutil.which("espeak-ng") or not shutil.which("sox"), reason="needs espeak-ng and sox"),
+]
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (its own browsers are not used)")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The http address of `leibniz serve bots/assistant.py`."""
+    port = free_port()
+    log = (tmp_path_factory.mktemp("server") / "stderr").open("w+")
+    command = [sys.executable, "-m", "leibniz_voice.bots.cli.main", "serve", str(BOT), "--port", str(port)]
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=tmp_path_factory.mktemp("home")
+    )
+    patience = threading.Timer(START_S, server.kill)
+    patience.start()
+    line = next((line for line in server.stdout if str(port) in line), None)
+    patience.cancel()
+    if line is None:
+        server.kill()
+        server.wait()
+        log.seek(0)
+        pytest.fail(f"the server did not start:\n{log.read()[-3000:]}")
+    yield f"http://127.0.0.1:{port}/"
+    server.terminate()
+    server.wait(timeout=15)
+    server.stdout.close()
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def microphone_wav(tmp_path_factory):
+    """The question, spoken by a voice that is not the bot's; half a second of quiet before it, much after it."""
+    folder = tmp_path_factory.mktemp("speech")
+    spoken, padded = folder / "spoken.wav", folder / "microphone.wav"
+    subprocess.run(["espeak-ng", "-v", "en-us+f3", "-s", "150", "-w", spoken, QUESTION], check=True)
+    subprocess.run(["sox", spoken, "-r", "48000", "-c", "1", "-b", "16", padded, "pad", "0.7", "20"], check=True)
+    return padded
+
+
+@pytest.fixture(scope="module")
+def browser(microphone_wav):
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={microphone_wav}%noloop",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page, connected; at the end of the test no error may stand in the browser's console."""
+    contexts, complaints = [], []
+
+    def open_page(**settings):
+        settings = {"viewport": {"width": 1280, "height": 800}, **settings}
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#connection[data-status=open]")
+        page.wait_for_selector("#events :text('ready')")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def ask(page, text: str) -> None:
+    page.fill("#question", text)
+    page.press("#question", "Enter")
+
+
+def is_in(page, state: str) -> None:
+    page.wait_for_selector(f"body[data-state={state}]", timeout=ANSWER_MS)
+
+
+def states(page) -> list[str]:
+    """The states of all `state_update` events, oldest first, repetitions removed."""
+    rows = page.locator("#events .what").all_inner_texts()
+    seen = [match[1] for row in reversed(rows) if (match := re.match(r"state_update (\w+)", row))]
+    return [state for n, state in enumerate(seen) if n == 0 or state != seen[n - 1]]
+
+
+def test_a_spoken_question_is_answered_aloud(open_page):
+    page = open_page()
+    page.click("#mic")
+    is_in(page, "speaking")
+    assert QUESTION in page.inner_text(".entry.user .said").lower()
+    assert len(page.inner_text(".entry.bot .said")) > 10
+    is_in(page, "idle")
+    assert states(page) == ["listening", "thinking", "speaking", "idle"]
+    heard = page.inner_text(".entry.bot .who")
+    assert re.search(r"heard [\d.]+ s", heard), heard
+
+
+def test_a_typed_question_is_answered_and_the_key_escape_interrupts(open_page):
+    page = open_page()
+    ask(page, QUESTION)
+    is_in(page, "speaking")
+    page.wait_for_selector(".entry.bot .who :text('heard')")
+    page.keyboard.press("Escape")
+    is_in(page, "listening")
+    page.wait_for_selector(".entry.bot.cut .who :text('interrupted after')")
+    assert page.is_disabled("#stop")
+    ask(page, QUESTION)
+    is_in(page, "speaking")
+    assert page.locator(".entry.bot").count() == 2
+
+
+def test_the_latency_of_a_turn_is_shown(open_page):
+    page = open_page()
+    ask(page, QUESTION)
+    is_in(page, "speaking")
+    is_in(page, "idle")
+    page.wait_for_selector("#latency dd")
+    assert "LLM Wait" in page.inner_text("#latency")
+
+
+def test_reloading_the_page_resumes_the_session(open_page):
+    page = open_page()
+    session = page.inner_text("#session")
+    page.reload()
+    page.wait_for_selector("#events :text('resumed')")
+    assert page.inner_text("#session") == session
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_the_page_fits_its_width(open_page, width):
+    page = open_page(viewport={"width": width, "height": 844})
+    ask(page, "a" * 300)
+    page.wait_for_selector(".entry.user")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_control_is_labelled_and_reached_by_keyboard(open_page):
+    page = open_page()
+    controls = page.locator("button:visible:enabled, input:visible")
+    wanted = {controls.nth(n).get_attribute("id") for n in range(controls.count())}
+    reached = set()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert wanted <= reached
+    unlabelled = page.evaluate(
+        """() => [...document.querySelectorAll("button, input")].filter(
+             (c) => !(c.textContent.trim() || c.labels?.[0]?.textContent.trim())).map((c) => c.id)"""
+    )
+    assert unlabelled == []
+
+
+LOW_CONTRAST = """() => {
+  const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    pixel.clearRect(0, 0, 1, 1); pixel.fillStyle = colour; pixel.fillRect(0, 0, 1, 1);
+    return [...pixel.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = rgba(getComputedStyle(e).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const low = [];
+  for (const chip of document.querySelectorAll("#states li")) {
+    chip.style.transition = "none";
+    chip.classList.add("on");
+  }
+  document.getElementById("notice").hidden = false;
+  document.getElementById("notice-text").textContent = "A notice.";
+  for (const element of document.querySelectorAll("body *")) {
+    const text = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!(text || element.placeholder) || !element.checkVisibility() || element.closest(".hidden")) continue;
+    const style = getComputedStyle(element, element.placeholder ? "::placeholder" : null);
+    const [a, b] = [light(rgba(style.color)), light(ground(element))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) low.push([element.tagName, element.className, element.textContent.slice(0, 20), ratio.toFixed(2)]);
+  }
+  return low;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+    ask(page, QUESTION)
+    page.wait_for_selector(".entry.bot")
+    assert page.evaluate(LOW_CONTRAST) == []
+
+
+def test_a_blocked_microphone_is_explained(open_page):
+    page = open_page()
+    page.evaluate(
+        """() => { navigator.mediaDevices.getUserMedia = () =>
+             Promise.reject(new DOMException("Permission denied", "NotAllowedError")); }"""
+    )
+    page.click("#mic")
+    page.wait_for_selector("#notice:has-text('blocked')")
+    assert page.get_attribute("#mic", "aria-pressed") == "false"
+    page.click("#notice-close")
+    assert page.is_hidden("#notice")
+
+
+def test_nothing_is_fetched_from_another_host(browser, address):
+    context = browser.new_context()
+    page = context.new_page()
+    requested = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#connection[data-status=open]")
+    page.wait_for_load_state("networkidle")
+    context.close()
+    assert len(requested) > 5
+    assert {url for url in requested if not url.startswith(address)} == set()
