@@ -1,0 +1,25 @@
+"""The processors a voice bot is made of; each also runs in a stock Pipecat pipeline."""
+
+from .gate import InterruptionGate
+from .intent import HttpIntent, KeywordIntent
+from .responder import Responder
+from .retrieval import HttpRetriever, SqliteRetriever
+from .stt import EmbeddedSTT
+from .tracker import StateTracker
+from .tts import EmbeddedTTS
+from .turns import TurnAggregator
+from .vad import SileroVAD
+
+__all__ = [
+    "EmbeddedSTT",
+    "EmbeddedTTS",
+    "HttpIntent",
+    "HttpRetriever",
+    "InterruptionGate",
+    "KeywordIntent",
+    "Responder",
+    "SileroVAD",
+    "SqliteRetriever",
+    "StateTracker",
+    "TurnAggregator",
+]

@@ -215,13 +215,15 @@ class StateTracker(Processor):
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         fields = self.record.fields
         is_stale = isinstance(frame, ReplyInterruptedFrame) and frame.turn_id < fields.turn_id
-        await self.push_frame(frame, direction)
-        if not is_stale and self._machine.can(Event.BARGE_IN):
+        is_cut = not is_stale and self._machine.can(Event.BARGE_IN)
+        if is_cut:
             if self.state is State.SPEAKING:
                 fields.text_buffer = []
-            self._remember("", interrupted=True)
+            self._remember("", interrupted=True)  # the output says next what was heard of it
             fields.llm_response = ""
             self._waterfall.restart()
+        await self.push_frame(frame, direction)
+        if is_cut:
             await self._move(Event.BARGE_IN)
             await self._move(Event.RESUME_LISTENING)
             self._waterfall.mark("listening", self._now())

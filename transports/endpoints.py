@@ -120,6 +120,7 @@ class ClientOutput(Processor):
         self._resample = Resampler(PIPELINE_RATE, PIPELINE_RATE)  # to the client's rate
         self._from_rates: dict[int, Resampler] = {}  # voice's rate -> resampler to the pipeline's rate
         self._marker = 0  # turn of the reply that came last
+        self._turn_id = 0  # the newest turn of the state machine
         self._sounding: int | None = None  # the turn whose audio is being sent
         self._texts: list[tuple[int, str, bool]] = []  # (turn, text, final) waiting for the move to speaking
         self._speaking_turn: int | None = None  # the turn that `response_ready` was sent for
@@ -189,6 +190,7 @@ class ClientOutput(Processor):
     @consumes(StateChangedFrame)
     async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
         now = self._now()
+        self._turn_id = frame.turn_id
         if frame.state == State.THINKING:
             self._thinking_since = now
         update = protocol.state_update(
@@ -211,7 +213,7 @@ class ClientOutput(Processor):
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
         update = protocol.state_update(
-            state=State.LISTENING, text_buffer=frame.fragments, turn=self._marker, trigger="stt_fragment"
+            state=State.LISTENING, text_buffer=frame.fragments, turn=self._turn_id, trigger="stt_fragment"
         )
         self._wire.send_text(update)
 

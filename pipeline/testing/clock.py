@@ -1,0 +1,83 @@
+"""Virtual time: an event loop whose clock jumps to the next timer whenever nothing is going on.
+
+    real loop      ...wait 3 s...          virtual loop   clock += 3 s, at once
+
+Waiting costs nothing, so a minute of conversation takes milliseconds, and every run of one script is the same. The
+clock stands still, and the loop waits in real time, while work is in flight outside the loop: executor threads, and
+what `pipeline.outside` counts (worker processes, sockets, batched inference).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .. import outside
+from ..errors import LeibnizError
+
+T = TypeVar("T")
+
+STUCK_S = 10.0  # real seconds that the loop waits for something outside before it gives up
+_SLICE_S = 0.05  # real seconds of one look at what is in flight
+
+
+class StuckError(LeibnizError):
+    """Nothing can ever happen: no timer is set and nothing outside answers."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Selects without waiting, and moves its loop's clock instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop: VirtualLoop | None = None  # whose clock it moves
+        self._waiting_since: float | None = None  # real time since when nothing happened
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events or self.loop is None or (timeout is not None and timeout <= 0):
+            self._waiting_since = None
+            return events
+        if timeout is not None and not outside.in_flight(self.loop):
+            self._waiting_since = None
+            self.loop.jump(timeout)
+            return []
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since > STUCK_S:
+            raise StuckError(f"no timer is set and nothing outside the loop has answered for {STUCK_S:.0f} s")
+        return super().select(_SLICE_S)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop on virtual time. `loop.time()` starts at 0."""
+
+    def __init__(self) -> None:
+        self._virtual_s = 0.0  # the clock
+        selector = _JumpingSelector()
+        super().__init__(selector)
+        selector.loop = self
+
+    def time(self) -> float:
+        """Return the virtual time in seconds."""
+        return self._virtual_s
+
+    def jump(self, seconds: float) -> None:
+        """Move the clock on."""
+        self._virtual_s += seconds
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """As asyncio's, counted as in flight until it is done."""
+        future = super().run_in_executor(executor, func, *args)
+        outside.enter(self)
+        future.add_done_callback(lambda _: outside.leave(self))
+        return future
+
+
+def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end in virtual time and return its result; like `asyncio.run`."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)

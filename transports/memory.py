@@ -1,0 +1,42 @@
+"""`MemoryWire`: a client that is a list, for tests. It plays what it gets at real time and obeys the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from .endpoints import PIPELINE_RATE
+
+MAX_MESSAGES = 100_000  # kept; past it the oldest go, which no test of minutes reaches
+
+
+class MemoryWire:
+    """Keeps what the server sends, with the loop time at which it came."""
+
+    def __init__(self, *, sample_rate: int = PIPELINE_RATE) -> None:
+        self.sample_rate = sample_rate  # Hz of the audio
+        self.messages: list[tuple[float, dict[str, Any]]] = []  # (loop time, message)
+        self.audio: list[tuple[float, bytes]] = []  # (loop time, PCM16)
+
+    def send_audio(self, pcm: bytes) -> None:
+        """Keep one chunk."""
+        self.audio.append((self._now(), pcm))
+        del self.audio[:-MAX_MESSAGES]
+
+    def send_text(self, message: str) -> None:
+        """Keep one message."""
+        self.messages.append((self._now(), json.loads(message)))
+        del self.messages[:-MAX_MESSAGES]
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        """Return the messages of one type, in order."""
+        return [message for _, message in self.messages if message["type"] == kind]
+
+    @property
+    def audio_ms(self) -> float:
+        """Bot audio received, in ms."""
+        return sum(len(pcm) for _, pcm in self.audio) / 2 / self.sample_rate * 1000
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
