@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,18 @@ MAX_WORDS = 32  # of a question; later ones are ignored
 MAX_FILE = 1024 * 1024  # bytes; a larger file is no folder of passages' business
 _SCHEMA = 1  # grows when the tables or the way of splitting change; an index of another number is built anew
 _CREATE = f"""
-DROP TABLE IF EXISTS passages; DROP TABLE IF EXISTS files;
-CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT UNIQUE, mtime_ns INTEGER, size INTEGER);
-CREATE VIRTUAL TABLE passages USING fts5(title, text, file UNINDEXED, tokenize = "porter unicode61 remove_diacritics 2");
+DROP TABLE IF EXISTS leibniz_passages; DROP TABLE IF EXISTS leibniz_files;
+CREATE TABLE leibniz_files (id INTEGER PRIMARY KEY, path TEXT UNIQUE, mtime_ns INTEGER, size INTEGER);
+CREATE VIRTUAL TABLE leibniz_passages USING fts5(
+  title, text, file UNINDEXED, tokenize = "porter unicode61 remove_diacritics 2"
+);
 PRAGMA user_version = {_SCHEMA};
 """
 # A title says what a passage is about, so a word in it counts twice: bm25(table, weight of title, of text, of file).
 _FIND = """
-SELECT p.rowid, p.title, p.text, -bm25(passages, 2.0, 1.0, 0.0) AS score, f.path
-FROM passages p JOIN files f ON f.id = p.file WHERE passages MATCH ? ORDER BY score DESC, p.rowid LIMIT ?
+SELECT p.rowid, p.title, p.text, -bm25(leibniz_passages, 2.0, 1.0, 0.0) AS score, f.path
+FROM leibniz_passages p JOIN leibniz_files f ON f.id = p.file
+WHERE leibniz_passages MATCH ? ORDER BY score DESC, p.rowid LIMIT ?
 """
 
 
@@ -100,23 +104,18 @@ class SqliteRetriever:
 
         Raises `ConfigurationError` if the folder is gone or a file is not UTF-8 text; the index is then as before.
         """
-        if not self._folder.is_dir():
-            raise ConfigurationError(
-                f"{self._folder}: no such folder; make it, and put a Markdown file per topic in it"
-            )
-        files = {path.relative_to(self._folder).as_posix(): path for path in sorted(self._folder.rglob("*.md"))}
-        stamps = {name: (stat.st_mtime_ns, stat.st_size) for name, path in files.items() if (stat := path.stat())}
+        stamps = self._stamps()
         try:
             with self._database:
                 known = {
                     name: (mtime_ns, size)
-                    for name, mtime_ns, size in self._database.execute("SELECT path, mtime_ns, size FROM files")
+                    for name, mtime_ns, size in self._database.execute("SELECT path, mtime_ns, size FROM leibniz_files")
                 }
                 stale = [name for name in known if stamps.get(name) != known[name]]
                 self._forget(stale)
                 fresh = [name for name in stamps if stamps[name] != known.get(name)]
                 for name in fresh:
-                    self._index(name, files[name], stamps[name])
+                    self._index(name, stamps[name])
         except sqlite3.Error as error:
             raise StoreError(f"the index of {self._folder} cannot be written: {error}") from error
         changed = sum(name in known for name in fresh)
@@ -128,11 +127,23 @@ class SqliteRetriever:
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            (file,) = self._database.execute("SELECT id FROM files WHERE path = ?", (name,)).fetchone()
-            self._database.execute("DELETE FROM passages WHERE file = ?", (file,))
-            self._database.execute("DELETE FROM files WHERE id = ?", (file,))
+            (file,) = self._database.execute("SELECT id FROM leibniz_files WHERE path = ?", (name,)).fetchone()
+            self._database.execute("DELETE FROM leibniz_passages WHERE file = ?", (file,))
+            self._database.execute("DELETE FROM leibniz_files WHERE id = ?", (file,))
 
-    def _index(self, name: str, path: Path, stamp: tuple[int, int]) -> None:
+    def _stamps(self) -> dict[str, tuple[int, int]]:
+        """Name -> (time of the last change in ns, size in bytes) of each file in the folder now."""
+        if not self._folder.is_dir():
+            raise ConfigurationError(f"{self._folder}: no such folder; make it, with a Markdown file per topic in it")
+        stamps = {}
+        for path in sorted(self._folder.rglob("*.md")):
+            with suppress(FileNotFoundError):  # an editor has just moved it away
+                stat = path.stat()
+                stamps[path.relative_to(self._folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
+        return stamps
+
+    def _index(self, name: str, stamp: tuple[int, int]) -> None:
+        path = self._folder / name
         if stamp[1] > MAX_FILE:
             raise ConfigurationError(f"{path}: {stamp[1]} bytes; split it into files below {MAX_FILE} bytes")
         try:
@@ -141,10 +152,10 @@ class SqliteRetriever:
             raise ConfigurationError(f"{path}: cannot be read as UTF-8 text ({error})") from error
         title = path.stem.replace("-", " ").replace("_", " ")
         file = self._database.execute(
-            "INSERT INTO files (path, mtime_ns, size) VALUES (?, ?, ?)", (name, *stamp)
+            "INSERT INTO leibniz_files (path, mtime_ns, size) VALUES (?, ?, ?)", (name, *stamp)
         ).lastrowid
         rows = [(head, body, file) for head, body in split_markdown(text, title=title)]
-        self._database.executemany("INSERT INTO passages (title, text, file) VALUES (?, ?, ?)", rows)
+        self._database.executemany("INSERT INTO leibniz_passages (title, text, file) VALUES (?, ?, ?)", rows)
 
     def _groups(self, text: str) -> list[str]:
         """One FTS5 expression per thing the text asks about: the word, or words, and all synonyms.
@@ -169,7 +180,7 @@ class SqliteRetriever:
         return 1, () if words[0] in FUNCTION_WORDS else (words[0],)
 
     def _coverage(self, row: int, groups: list[str]) -> float:
-        query = "SELECT 1 FROM passages WHERE rowid = ? AND passages MATCH ?"
+        query = "SELECT 1 FROM leibniz_passages WHERE rowid = ? AND leibniz_passages MATCH ?"
         return sum(self._database.execute(query, (row, group)).fetchone() is not None for group in groups) / len(groups)
 
 

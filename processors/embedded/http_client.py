@@ -135,10 +135,7 @@ class HttpClient:
                 raw += chunk
                 if len(raw) > self._max_body:
                     raise BadAnswer("too_large")
-        try:
-            return json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise BadAnswer("bad_json") from error
+        return _parsed(raw)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -149,6 +146,21 @@ class HttpClient:
                 auto_decompress=False,
             )
         return self._session
+
+
+def _parsed(raw: bytes | bytearray) -> Any:
+    """The JSON value of `raw`; strict, as NaN or half a surrogate pair would break whoever passes it on."""
+    try:
+        value = json.loads(raw, parse_constant=_refuse)
+        if b"\\ud" in raw.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadAnswer("bad_json") from error
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def kind_of(error: Exception) -> str:
