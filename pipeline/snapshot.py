@@ -58,7 +58,7 @@ class ConversationFields:
     def to_fields(self) -> dict[str, str]:
         """The hash's fields. Never raises: what JSON cannot hold is written as its empty value."""
         return {
-            "state": self.state,
+            "state": str(self.state),
             "turn_number": str(self.turn_number),
             "turn_id": str(self.turn_id),
             "text_buffer": to_json(self.text_buffer, "[]"),

@@ -182,6 +182,27 @@ def test_a_lost_claim_is_made_again_by_the_next_write(server, redis):
     assert redis.hget("session:s", "state") == "speaking"
 
 
+def test_an_epoch_is_not_handed_out_twice_after_a_lost_claim(server, redis):
+    """A counter would give the claim after a failover the number of the claim that was lost."""
+    stores = [RedisStore(server.url) for _ in range(3)]  # three processes
+
+    async def body():
+        await stores[0].claim("s", "a")
+        before = redis.dump("session:s")
+        lost = await stores[1].claim("s", "b")
+        redis.restore("session:s", 0, before, replace=True)
+        new = await stores[2].claim("s", "c")
+        results = [await stores[2].write([a_write(new)]), await stores[1].write([a_write(lost, 2)])]
+        for store in stores:
+            await store.close()
+        return lost.epoch, new.epoch, results
+
+    lost, new, (stored, refused) = asyncio.run(body())
+    assert new > lost
+    assert outcomes(stored) == [Outcome.STORED]
+    assert outcomes(refused) == [Outcome.FENCED]
+
+
 def test_a_session_that_was_never_claimed_there_is_written(any_store):
     """A connection that found no store mints its epoch itself and writes later."""
 

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from traceback import format_exception
 
 from loguru import logger
 from prometheus_client import Counter, Histogram
@@ -183,7 +184,9 @@ class Mirror:
             return
         RESTARTS.inc()
         error = None if task.cancelled() else task.exception()
-        logger.opt(exception=error).error("the state mirror's flusher died and is started again")
+        # Formatted here: the logger's own tracebacks can show local variables, and those hold what users said.
+        why = "".join(format_exception(error)) if error is not None else "cancelled"
+        logger.error("the state mirror's flusher died and is started again: {}", why)
         self._loop.call_later(self._first_retry_s, self._launch)
 
     async def _run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from traceback import format_exception
 from typing import Protocol
 
 from loguru import logger
@@ -142,8 +143,10 @@ class MirroredSession:
             # Broad: a callback of the session's own code must not end the flusher of all sessions.
             try:
                 self._on_fenced(self.claim.session_id)
-            except Exception:
-                logger.exception("session {}: on_fenced failed", self.claim.session_id)
+            except Exception as error:
+                logger.error(
+                    "session {}: on_fenced failed: {}", self.claim.session_id, "".join(format_exception(error))
+                )
 
 
 class _Frozen:

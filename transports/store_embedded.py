@@ -43,7 +43,6 @@ except ImportError:  # not a Unix: no embedded server, open_store falls back to 
 
 _SOCKET_PATH_BYTES = 100  # the kernel's limit is 108 with the closing zero; keep clear of it
 _LOOK_S = 0.05
-_STOP_S = 2.0
 _RETRY_S = (0.05, 2.0)
 _STABLE_S = 10.0
 
@@ -79,11 +78,14 @@ def find_server() -> str | None:
 class EmbeddedRedis:
     """A supervised Redis on a Unix socket in `directory`; give `url` to a `RedisStore`, or use `open_store`."""
 
-    def __init__(self, *, directory: str | Path = ".leibniz", start_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, *, directory: str | Path = ".leibniz", start_timeout_s: float = 10.0, stop_timeout_s: float = 2.0
+    ) -> None:
         self.directory = Path(directory).absolute()  # data, lock and log of the server
         self.socket = _socket_path(self.directory)  # where it listens
         self.restarts = 0  # servers started again after one ended by itself
         self._start_timeout_s = start_timeout_s  # seconds until a starting server must answer (it reads its file)
+        self._stop_timeout_s = stop_timeout_s  # seconds from SIGTERM to SIGKILL
         self._process: subprocess.Popen[bytes] | None = None  # our server; None while another bot's serves
         self._watcher: asyncio.Task[None] | None = None  # keeps a server running; None before start
         self._failure = ""  # why the last server ended, from its log
@@ -126,7 +128,7 @@ class EmbeddedRedis:
         if process is None:
             return
         process.terminate()
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + self._stop_timeout_s
         while process.poll() is None:
             if time.monotonic() > deadline:  # frozen, or waiting for a disk; the file survives a kill
                 process.kill()
