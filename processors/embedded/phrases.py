@@ -19,15 +19,17 @@ _MONEY = re.compile(r"([$€£])\s?(\d[\d,]*(?:\.\d+)?)")
 _ORDINAL = re.compile(r"\b(\d+)(st|nd|rd|th)\b")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _INITIALS = re.compile(r"\b(?:[a-z]\.){2,}")
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+# fmt: off
+_ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ODD_ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
     "twelve": "twelfth",
-}  # fmt: skip
+}
+# fmt: on
 
 
 def normalise_phrase(text: str) -> str:
@@ -35,7 +37,7 @@ def normalise_phrase(text: str) -> str:
 
     "Where's my order #12?" becomes "where's my order twelve"; "U.K." becomes "u k"; accents are dropped.
     """
-    text = unicodedata.normalize("NFKD", text.replace("’", "'")).lower()
+    text = unicodedata.normalize("NFKD", text.replace("\u2019", "'")).lower()
     text = "".join(c for c in text if not unicodedata.combining(c))
     text = _MONEY.sub(lambda m: m[2] + _SIGNS[m[1]], text)
     text = _ORDINAL.sub(lambda m: _ordinal(int(m[1])), text)

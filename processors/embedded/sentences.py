@@ -6,7 +6,8 @@ import re
 
 MAX_CHARS = 300  # of a piece: about 20 s of speech, 20 ms of synthesis, 600 kB of audio
 _ABBREVIATIONS = {"mr", "mrs", "ms", "dr", "st", "no", "vs", "etc", "approx", "e.g", "i.e", "prof", "inc", "ltd", "co"}
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]|\n\s*\n")
+_CLOSING = "[\"'\u201d\u2019)\\]]*"  # quotes and brackets that belong to the sentence before them
+_END = re.compile(rf"[.!?\u2026]+{_CLOSING}(?=\s)|[\u3002\uff01\uff1f]|\n\s*\n")  # European and Asian full stops
 
 
 def split_text(text: str, *, max_chars: int = MAX_CHARS) -> list[str]:

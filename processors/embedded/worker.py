@@ -4,7 +4,7 @@ Engines that hold the GIL, keep global state or may crash (the embedded voice an
 of many conversations share one socket and are told apart by an id. No thread is involved: the loop reads and writes.
 
     ask ->(start the child if there is none)-> ASK ... CHUNK* -> DONE | FAILED
-                                                  \\-> child gone: WorkerCrashed for what was in flight, next ask restarts
+                                                  \\-> child gone: WorkerCrashed for what was in flight
 
 A child belongs to the loop that asked last. When that loop is closed, the next loop takes the warm child over. Needs
 POSIX (socketpair as the child's stdin).

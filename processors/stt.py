@@ -1,0 +1,171 @@
+"""`EmbeddedSTT`: what the user said, if it is one of the bot's phrases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from loguru import logger
+from pipecat.frames.frames import (
+    InputAudioRawFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
+from pipecat.utils.errors import ErrorCategory
+from pipecat.utils.time import time_now_iso8601
+
+from ..pipeline import Processor, Stage, consumes
+from ..pipeline.errors import ConfigurationError, ServiceError
+from ..pipeline.frames import UnrecognizedSpeechFrame
+from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
+
+PREROLL_MS = 500  # audio kept from before the VAD's start, which comes some 100 ms after the voice's
+MAX_UTTERANCES = 8  # waiting for the recogniser; full: the oldest is dropped with an error
+ANSWER_S = 5.0  # from asking for an utterance's words to having them
+
+
+@dataclass(frozen=True)
+class _Utterance:
+    pcm: bytes  # int16 mono
+    sample_rate: int  # Hz
+    voiced_ms: float  # between the VAD's start and stop, at least what the VAD had heard by its start
+
+
+class EmbeddedSTT(Processor):
+    """Recognises listed phrases with pocketsphinx in a worker process that all conversations share.
+
+    `phrases` as a user would say them; `pronunciations` for words that CMUdict lacks; `threshold` is the score below
+    which speech counts as none of them; `sample_rate` is the input's, for whoever configures it: audio is taken at the
+    rate its frames say. Raises `ConfigurationError` for phrases it cannot hear, naming the word.
+
+       |<- pre-roll 500 ms ->|VAD start ............ VAD stop|   -> recognised -> TranscriptionFrame
+
+    Speech longer than 15 s is cut there and goes on as the next utterance.
+
+    Consumes: InputAudioRawFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
+    Emits: the same first, then TranscriptionFrame (finalized, `text` as listed; `metadata["score"]`) or
+        UnrecognizedSpeechFrame; an ErrorFrame upstream when the recogniser fails, and UnrecognizedSpeechFrame too
+    On barge-in: nothing is dropped, as the words that interrupt are on their way through here.
+    """
+
+    stage = Stage.STT
+
+    def __init__(
+        self,
+        *,
+        phrases: Sequence[str],
+        pronunciations: Mapping[str, str] | None = None,
+        threshold: float = REJECT_BELOW,
+        sample_rate: int = 16000,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self._recogniser = SphinxRecogniser(phrases=phrases, pronunciations=pronunciations, threshold=threshold)
+        self._rate = sample_rate  # Hz of what is in `_audio`
+        self._audio = bytearray()  # int16 mono: the pre-roll, and the utterance while there is one
+        self._is_hearing = False  # between the VAD's start and stop
+        self._voice_from = 0  # where in `_audio` the voice begins, bytes
+        self._utterances: asyncio.Queue[_Utterance] = asyncio.Queue(MAX_UTTERANCES)
+        self._task: asyncio.Task[None] | None = None  # recognises them one by one; None outside setup and cleanup
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Take hold of the shared recogniser and start its process."""
+        await super().setup(setup)
+        self._recogniser.open()
+        self._task = self.create_task(self._run(), "recognise")
+
+    async def cleanup(self) -> None:
+        """End the task and let go of the recogniser; its process stays warm for other conversations."""
+        task, self._task = self._task, None
+        if task is not None:
+            await self.cancel_task(task)
+        self._recogniser.close()
+        await super().cleanup()
+
+    # -- frames ------------------------------------------------------------------------------------------------
+
+    @consumes(InputAudioRawFrame)
+    async def _on_audio(self, frame: InputAudioRawFrame, direction: FrameDirection) -> None:
+        if frame.sample_rate != self._rate:
+            self._rate = frame.sample_rate
+            self._audio.clear()  # an utterance cannot go on at another rate; what was heard of it is lost
+            self._voice_from = 0
+        self._audio += frame.audio if frame.num_channels == 1 else _mono(frame)
+        if self._is_hearing:
+            if len(self._audio) >= MAX_UTTERANCE_S * self._rate * 2:
+                logger.warning(f"{self}: speech goes on for {MAX_UTTERANCE_S:g} s; it is cut here")
+                self._finish()
+        elif len(self._audio) > self._preroll * 2:
+            del self._audio[: -self._preroll]
+        await self.push_frame(frame, direction)
+
+    @consumes(VADUserStartedSpeakingFrame)
+    async def _on_speech(self, frame: VADUserStartedSpeakingFrame, direction: FrameDirection) -> None:
+        if not self._is_hearing:
+            self._is_hearing = True
+            del self._audio[: -self._preroll]
+            voiced_ms = frame.metadata.get("speech_ms", frame.start_secs * 1000)
+            self._voice_from = max(0, len(self._audio) - int(voiced_ms * self._rate / 1000) * 2)
+        await self.push_frame(frame, direction)
+
+    @consumes(VADUserStoppedSpeakingFrame)
+    async def _on_silence(self, frame: VADUserStoppedSpeakingFrame, direction: FrameDirection) -> None:
+        silence_ms = frame.metadata.get("silence_ms", frame.stop_secs * 1000)
+        await self.push_frame(frame, direction)
+        if self._is_hearing:
+            self._is_hearing = False
+            self._finish(silence_ms)
+
+    # -- the recogniser ----------------------------------------------------------------------------------------
+
+    @property
+    def _preroll(self) -> int:
+        return self._rate * PREROLL_MS // 1000 * 2  # bytes
+
+    def _finish(self, silence_ms: float = 0.0) -> None:
+        """Hand the utterance over; the next one begins."""
+        pcm = bytes(self._audio[: int(MAX_UTTERANCE_S * self._rate) * 2])
+        voiced_ms = (len(pcm) - self._voice_from) * 500 / self._rate - silence_ms
+        self._audio.clear()
+        self._voice_from = 0
+        if self._utterances.full():
+            self._utterances.get_nowait()
+            logger.error(f"{self}: {MAX_UTTERANCES} utterances wait for the recogniser; the oldest is dropped")
+        self._utterances.put_nowait(_Utterance(pcm, self._rate, max(0.0, voiced_ms)))
+
+    async def _run(self) -> None:
+        try:
+            await self._recogniser.warm_up()
+        except (ServiceError, ConfigurationError) as error:
+            await self._report(error)
+        while True:
+            await self._recognise(await self._utterances.get())
+
+    async def _recognise(self, utterance: _Utterance) -> None:
+        heard = Recognition("", -1.0)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                heard = await self._recogniser.recognise(utterance.pcm, utterance.sample_rate)
+        except TimeoutError:
+            await self._report(ServiceError(f"no answer within {ANSWER_S:g} s"))
+        except (ServiceError, ConfigurationError) as error:
+            await self._report(error)
+        logger.debug(f"{self}: {heard.best_guess!r} scores {heard.score:.5f}")
+        if not heard.text:
+            await self.push_frame(UnrecognizedSpeechFrame(voiced_ms=utterance.voiced_ms))
+            return
+        frame = TranscriptionFrame(heard.text, "", time_now_iso8601(), finalized=True)
+        frame.metadata["score"] = heard.score
+        await self.push_frame(frame)
+
+    async def _report(self, error: ServiceError | ConfigurationError) -> None:
+        await self.push_error(f"the recogniser failed: {error}", exception=error, category=ErrorCategory.UNKNOWN)
+
+
+def _mono(frame: InputAudioRawFrame) -> bytes:
+    samples = np.frombuffer(frame.audio, np.int16).reshape(-1, frame.num_channels)
+    return samples.mean(axis=1).astype(np.int16).tobytes()

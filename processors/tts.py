@@ -1,0 +1,234 @@
+"""`EmbeddedTTS`: the reply's sentences become its audio, in the embedded voice, with the time of every word."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from pipecat.frames.frames import EndFrame, InterruptionFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
+from pipecat.utils.errors import ErrorCategory
+
+from ..pipeline import Processor, Stage, consumes
+from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
+from ..pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplyStartedFrame, ReplyTextFrame
+from .embedded.espeak import EspeakVoice, Words
+from .embedded.sentences import split_text
+
+YIELD_EVERY = 8  # chunks; other conversations get the loop between them, however fast the voice is
+MAX_SENTENCES = 256  # of one reply waiting for the voice; what follows is not spoken, with an error
+
+
+@dataclass
+class _Reply:
+    """One reply on its way through the voice."""
+
+    turn_id: int
+    sentences: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_SENTENCES + 2))  # None: end
+    end: tuple[ReplyEndedFrame, FrameDirection] | None = None  # the marker, kept back until the last audio is out
+    is_failed: bool = False  # the voice failed in it: the rest is not spoken
+    done: asyncio.Event = field(default_factory=asyncio.Event)  # its task is over
+
+
+class EmbeddedTTS(Processor):
+    """Speaks replies through espeak-ng in a worker process that all conversations share.
+
+    `voice`, `rate_wpm` and `pitch` are the voice's, `sample_rate` that of the audio (Hz). Audio is made faster than it
+    is played, but at most `lead_s` ahead. The first sound of a sentence must come within `first_byte_s`; past it, or
+    when the voice fails, an `ErrorFrame` goes upstream, the rest of the reply stays unspoken, and its end is told. A
+    sentence during which the worker died is asked for once more if nothing of it was heard.
+
+    text -> | ReplyText | audio audio audio | ReplyText | audio ... | ReplyEnded     (texts may be ahead of audio)
+
+    Consumes: ReplyStartedFrame, ReplyTextFrame, ReplyEndedFrame, InterruptionFrame, EndFrame (waits for the last reply)
+    Emits: the same, and ReplyAudioFrame of 20 to 40 ms, whose words count from the reply's first sample
+    On barge-in: the synthesis stops in the worker, waiting sentences of that turn and older ones are dropped, and
+        nothing more of them comes, except the end marker if it arrives later.
+    """
+
+    stage = Stage.VOICE
+
+    def __init__(
+        self,
+        *,
+        voice: str = "en",
+        rate_wpm: int = 165,
+        pitch: int = 50,
+        sample_rate: int = 16000,
+        lead_s: float = 10.0,
+        first_byte_s: float = 3.0,
+        name: str | None = None,
+    ) -> None:
+        if lead_s <= 0 or first_byte_s <= 0:
+            raise ConfigurationError(f"lead_s is {lead_s} and first_byte_s {first_byte_s}; both must be above 0")
+        super().__init__(name=name)
+        self._voice = EspeakVoice(voice=voice, rate_wpm=rate_wpm, pitch=pitch, sample_rate=sample_rate)
+        self._lead_s = lead_s  # audio made ahead of real time
+        self._first_byte_s = first_byte_s  # from asking for a sentence to its first sound
+        self._replies: dict[int, _Reply] = {}  # turn -> reply not over, in the order of their audio
+        self._stale_upto = -1  # newest turn that was interrupted; its late texts are not spoken
+        self._held_end: tuple[EndFrame, FrameDirection] | None = None  # waits until the last reply is spoken
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Take hold of the shared voice and start its process, so that the first reply need not wait for it."""
+        await super().setup(setup)
+        self._voice.open()
+        self.create_task(self._warm_up(), "warm_up")
+
+    async def cleanup(self) -> None:
+        """Let go of the voice; its process stays warm for other conversations."""
+        self._replies.clear()
+        await super().cleanup()
+        self._voice.close()
+
+    async def _warm_up(self) -> None:
+        try:
+            await self._voice.warm_up()
+        except (ServiceError, ConfigurationError) as error:
+            await self._report(error)
+
+    # -- frames ------------------------------------------------------------------------------------------------
+
+    @consumes(ReplyStartedFrame)
+    async def _on_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
+        self._open(frame.turn_id)
+        await self.push_frame(frame, direction)
+
+    @consumes(ReplyTextFrame)
+    async def _on_text(self, frame: ReplyTextFrame, direction: FrameDirection) -> None:
+        if frame.turn_id <= self._stale_upto and frame.turn_id not in self._replies:
+            return  # of a reply that was cut
+        reply = self._open(frame.turn_id)
+        pieces = split_text(frame.text)
+        room = MAX_SENTENCES - reply.sentences.qsize()
+        await self.push_frame(frame, direction)
+        for piece in pieces[:room]:
+            reply.sentences.put_nowait(piece)
+        if len(pieces) > room:
+            await self._report(ServiceError(f"more than {MAX_SENTENCES} sentences wait for the voice; some are lost"))
+
+    @consumes(ReplyEndedFrame)
+    async def _on_ended(self, frame: ReplyEndedFrame, direction: FrameDirection) -> None:
+        reply = self._replies.get(frame.turn_id)
+        if reply is None or reply.end is not None:  # interrupted, or nothing of it came by here
+            await self.push_frame(frame, direction)
+            return
+        reply.end = (frame, direction)
+        reply.sentences.put_nowait(None)  # there is always room for the one end
+
+    @consumes(InterruptionFrame)
+    async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
+        upto = getattr(frame, "turn_id", None)
+        cut = [turn_id for turn_id in self._replies if upto is None or turn_id <= upto]
+        for turn_id in cut:  # the engine has cancelled their tasks already
+            self._replies.pop(turn_id).done.set()
+        self._stale_upto = max(self._stale_upto, upto or 0, *cut)
+        await self.push_frame(frame, direction)
+        await self._end_if_silent()
+
+    @consumes(EndFrame)
+    async def _on_end(self, frame: EndFrame, direction: FrameDirection) -> None:
+        for reply in self._replies.values():
+            reply.sentences.put_nowait(None)  # what waits is spoken to its end; no more is coming
+        self._held_end = frame, direction
+        await self._end_if_silent()
+
+    async def _end_if_silent(self) -> None:
+        if self._held_end is not None and not self._replies:
+            end, self._held_end = self._held_end, None
+            await self.push_frame(*end)
+
+    # -- the voice ---------------------------------------------------------------------------------------------
+
+    def _open(self, turn_id: int) -> _Reply:
+        reply = self._replies.get(turn_id)
+        if reply is None:
+            before = next(reversed(self._replies.values()), None)
+            reply = _Reply(turn_id)
+            self.turn_task(self._speak_reply(reply, before), turn_id=turn_id, name=f"voice of turn {turn_id}")
+            self._replies[turn_id] = reply
+        return reply
+
+    async def _speak_reply(self, reply: _Reply, before: _Reply | None) -> None:
+        if before is not None:
+            await before.done.wait()
+        try:
+            track = _Track(self._voice.sample_rate, self._lead_s)
+            while (sentence := await reply.sentences.get()) is not None:
+                if not reply.is_failed:
+                    reply.is_failed = not await self._speak(sentence, reply.turn_id, track)
+            if reply.end is not None:
+                await self.push_frame(*reply.end)
+            if self._replies.get(reply.turn_id) is reply:
+                del self._replies[reply.turn_id]
+            await self._end_if_silent()
+        finally:
+            reply.done.set()
+
+    async def _speak(self, sentence: str, turn_id: int, track: _Track) -> bool:
+        """Push the audio of one sentence; False if the voice failed."""
+        for is_last_try in (False, True):
+            begun_at = track.samples
+            try:
+                await self._speak_once(sentence, turn_id, track)
+                return True
+            except TimeoutError:
+                await self._report(ServiceError(f"the voice gave no sound within {self._first_byte_s:g} s"))
+                return False
+            except (ServiceError, ConfigurationError) as error:
+                if isinstance(error, WorkerCrashed) and track.samples == begun_at and not is_last_try:
+                    continue
+                await self._report(error)
+                return False
+        return False
+
+    async def _speak_once(self, sentence: str, turn_id: int, track: _Track) -> None:
+        offset_ms = track.played_ms
+        async with aclosing(self._voice.speak(sentence)) as chunks:  # type: ignore[type-var]
+            async with asyncio.timeout(self._first_byte_s):
+                chunk = await anext(chunks, None)
+            while chunk is not None:
+                pcm, words = chunk
+                await track.wait()
+                track.add(pcm)
+                await self.push_frame(self._audio(pcm, words, turn_id, offset_ms))
+                chunk = await anext(chunks, None)
+
+    def _audio(self, pcm: bytes, words: Words, turn_id: int, offset_ms: float) -> ReplyAudioFrame:
+        words = tuple((word, offset_ms + ms) for word, ms in words)
+        return ReplyAudioFrame(pcm, self._voice.sample_rate, 1, turn_id=turn_id, words=words)
+
+    async def _report(self, error: ServiceError | ConfigurationError) -> None:
+        await self.push_error(f"the embedded voice failed: {error}", exception=error, category=ErrorCategory.UNKNOWN)
+
+
+class _Track:
+    """How much of a reply is out, and when it would have been played if playing began with the first sample."""
+
+    def __init__(self, sample_rate: int, lead_s: float) -> None:
+        self._rate = sample_rate  # Hz
+        self._lead_s = lead_s  # most audio ahead of real time
+        self._loop = asyncio.get_running_loop()  # its time
+        self._plays_until = 0.0  # loop time at which all that is out would have been played
+        self._chunks = 0  # of the reply so far
+        self.samples = 0  # of the reply so far
+
+    @property
+    def played_ms(self) -> float:
+        """Length of the reply so far."""
+        return self.samples * 1000 / self._rate
+
+    def add(self, pcm: bytes) -> None:
+        """Count int16 mono audio that goes out now."""
+        self.samples += len(pcm) // 2
+        self._plays_until = max(self._plays_until, self._loop.time()) + len(pcm) / 2 / self._rate
+
+    async def wait(self) -> None:
+        """Wait until no more than the lead is out."""
+        ahead = self._plays_until - self._loop.time()
+        self._chunks += 1
+        if ahead > self._lead_s:
+            await asyncio.sleep(ahead - self._lead_s)
+        elif self._chunks % YIELD_EVERY == 0:
+            await asyncio.sleep(0)
