@@ -10,6 +10,7 @@ from pipecat.processors.frame_processor import FrameProcessor
 from .errors import PipelineOrderError
 from .processor import Processor
 from .stages import check_order
+from .voices import labels_by_guess, voices_in
 
 MAX_IN_A_ROW = 100  # inline processors without a queued one between: 160 meet Python's recursion limit at StartFrame
 
@@ -18,11 +19,14 @@ class Pipeline(PipecatPipeline):
     """A chain of processors, first to last; runs under Pipecat's `PipelineWorker` like any of its pipelines.
 
     Raises `PipelineOrderError`, with the reason, for an order that cannot work: a stage that comes after one which
-    depends on it, one processor standing twice, or more than 100 of ours in a row.
+    depends on it, one processor standing twice, more than 100 of ours in a row, or a TTS service that labels late audio
+    by guess, unless `trust_late_audio` says that it is good enough.
     """
 
-    def __init__(self, processors: Sequence[FrameProcessor]) -> None:
+    def __init__(self, processors: Sequence[FrameProcessor], *, trust_late_audio: bool = False) -> None:
         check_order(processors)
+        if not trust_late_audio:
+            _refuse_guessing_voices(processors)
         in_a_row = 0
         for processor in processors:
             in_a_row = in_a_row + 1 if isinstance(processor, Processor) else 0
@@ -37,3 +41,13 @@ class Pipeline(PipecatPipeline):
     def processors(self) -> list[FrameProcessor]:
         """The chain as it was given, without Pipecat's own source and sink at its ends."""
         return self._processors[1:-1]
+
+
+def _refuse_guessing_voices(processors: Sequence[FrameProcessor]) -> None:
+    for voice in voices_in(list(processors)):
+        if labels_by_guess(voice):
+            raise PipelineOrderError(
+                f"{type(voice).__name__} receives audio without ids and labels it by what is playing, so audio of a cut "
+                "reply can pass as the next one's. Use a service that reconnects (InterruptibleTTSService) or carries "
+                "context ids, or accept it with Pipeline(..., trust_late_audio=True)"
+            )

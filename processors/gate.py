@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipecat.frames.frames import Frame, InterruptionFrame, OutputAudioRawFrame
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.frames.frames import Frame, InterruptionFrame, LLMFullResponseStartFrame, OutputAudioRawFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 
 from ..pipeline.bargein import BargeInPolicy, Decision
 from ..pipeline.consumes import consumes
@@ -28,6 +28,7 @@ from ..pipeline.frames import (
 from ..pipeline.processor import Processor
 from ..pipeline.stages import Stage
 from ..pipeline.states import State
+from ..pipeline.voices import VoiceContexts, voices_before
 
 
 class InterruptionGate(Processor):
@@ -49,32 +50,59 @@ class InterruptionGate(Processor):
         super().__init__()
         self._policy = policy or BargeInPolicy()  # what counts as an interruption
         self.fence = Fence()  # what may pass; its counters are public
+        self._contexts = VoiceContexts()  # context id of a TTS service -> the turn it was minted for
         self._state = State.IDLE  # the conversation's, as the tracker said last
         self._turn_id = 0  # the newest turn seen: the one that an interruption cuts
         self._audible = 0  # the turn whose first audio has passed
         self._is_paused = False  # the playback is held because of speech not yet confirmed
 
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Follow the context ids of the TTS services upstream."""
+        await super().setup(setup)
+        for voice in voices_before(self):
+            self._contexts.bind(voice)
+
     @consumes(OutputAudioRawFrame)
     async def _on_audio(self, frame: Any, direction: FrameDirection) -> None:
-        turn_id = getattr(frame, "turn_id", None)
-        if not self.fence.passes(turn_id):
+        turn_id = self._admit(frame)
+        if turn_id is None:
             return
-        turn = self.fence.marker if turn_id is None else turn_id
-        if turn != self._audible:
-            self._audible = turn
-            await self.push_frame(ReplyAudibleFrame(turn_id=turn))
+        if turn_id > self._audible:
+            self._audible = turn_id
+            await self.push_frame(ReplyAudibleFrame(turn_id=turn_id))
+        await self.push_frame(frame, direction)
+
+    def _admit(self, frame: Any) -> int | None:
+        """Return the turn of an audio frame that may pass, None for one that may not."""
+        turn_id = getattr(frame, "turn_id", None)
+        if turn_id is not None:
+            return turn_id if self.fence.passes(turn_id) else None
+        context_id = getattr(frame, "context_id", None)
+        if context_id is None:
+            return self.fence.marker if self.fence.passes_unlabelled() else None
+        minted = self._contexts.of(context_id)
+        if not self.fence.passes_context(minted):
+            return None
+        turn_id = minted.turn_id if minted else self.fence.marker
+        if turn_id:
+            frame.turn_id = turn_id  # so that the output counts it to the right reply
+        return turn_id
+
+    @consumes(LLMFullResponseStartFrame)
+    async def _on_unmarked_reply(self, frame: Frame, direction: FrameDirection) -> None:
+        self.fence.open_unmarked(frame.id)
         await self.push_frame(frame, direction)
 
     @consumes(ReplyStartedFrame)
     async def _on_reply_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
         self.fence.open(frame.turn_id)
         self._turn_id = max(self._turn_id, frame.turn_id)
-        if frame.turn_id > self.fence.stale_upto:
+        if self.fence.passes(frame.turn_id):
             await self.push_frame(frame, direction)
 
     @consumes(ReplyEndedFrame, ReplyTextFrame)
     async def _on_reply_part(self, frame: Any, direction: FrameDirection) -> None:
-        if frame.turn_id > self.fence.stale_upto:
+        if self.fence.passes(frame.turn_id):
             await self.push_frame(frame, direction)
 
     @consumes(UserTurnFrame)
@@ -110,7 +138,8 @@ class InterruptionGate(Processor):
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
-        self.fence.cut(frame.turn_id if isinstance(frame, ReplyInterruptedFrame) else self._turn_id)
+        is_ours = isinstance(frame, ReplyInterruptedFrame)
+        self.fence.cut(frame.turn_id if is_ours else self._turn_id, born=frame.id)
         self._is_paused = False
         await self.push_frame(frame, direction)
 
