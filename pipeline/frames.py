@@ -96,6 +96,14 @@ class UserTurnFrame(SystemFrame):
 
 
 @dataclass
+class BranchAnswerFrame(SystemFrame):
+    """The answer of a `Parallel` branch that is a list of processors, pushed downstream by one of them."""
+
+    turn_id: int = 0
+    answer: Any = None
+
+
+@dataclass
 class TurnContextFrame(SystemFrame):
     """Every branch's answer to one turn; `late` names the branches whose declared fallback stands in."""
 

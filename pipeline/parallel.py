@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from loguru import logger
-from pipecat.frames.frames import Frame, InterruptionFrame
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.frames.frames import CancelFrame, EndFrame, Frame, InterruptionFrame, StartFrame, StopFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 
 from .consumes import consumes
 from .errors import ConfigurationError
 from .frames import ReplyInterruptedFrame, TurnContextFrame, UserTurnFrame
+from .lane import Lane
 from .processor import Processor
 from .stages import Stage
 
@@ -27,13 +28,14 @@ Branch = Callable[[UserTurnFrame], Awaitable[Any]]
 
 
 class Parallel(Processor):
-    """Named branches, each an async callable `(UserTurnFrame) -> answer`, asked at the same moment.
+    """Named branches, asked at the same moment about each user turn.
 
-    Emits at once when all have answered, else at `deadline_s` with what is there; `fallback[name]` stands in for a
-    branch that is late or raised. A branch object's own `setup(task_manager)`-like needs are its own business.
+    A branch is an async callable `(UserTurnFrame) -> answer`, or a list of processors, ours or Pipecat's, one of which
+    pushes a `BranchAnswerFrame` downstream. Emits at once when all have answered, else at `deadline_s` with what is
+    there; `fallback[name]` stands in for a branch that is late or raised.
 
-    Consumes: `UserTurnFrame` (goes on first), interruptions.
-    Emits: one `TurnContextFrame` per turn.
+    Consumes: `UserTurnFrame` (goes on first), interruptions, start and end (go into the branches too).
+    Emits: one `TurnContextFrame` per turn; `late` names the branches whose fallback is in it.
     On barge-in: the cut turn's branches are cancelled; an answer that comes anyway is dropped and counted in `counts`.
 
     Raises `ConfigurationError` for no branches, a deadline <= 0, or a branch without a fallback.
@@ -42,7 +44,11 @@ class Parallel(Processor):
     stage = Stage.BRANCHES
 
     def __init__(
-        self, branches: Mapping[str, Branch], *, deadline_s: float = 5.0, fallback: Mapping[str, Any] | None = None
+        self,
+        branches: Mapping[str, Branch | Sequence[FrameProcessor]],
+        *,
+        deadline_s: float = 5.0,
+        fallback: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         fallback = fallback or {}
@@ -53,12 +59,41 @@ class Parallel(Processor):
             )
         if deadline_s <= 0:
             raise ConfigurationError(f"deadline_s is {deadline_s}; give the branches a time above 0 seconds")
-        self._branches = dict(branches)  # name -> what answers
+        self._lanes = [  # the branches that are lists of processors
+            Lane(name, branch, upward=self.push_frame) for name, branch in branches.items() if not callable(branch)
+        ]
+        lanes = iter(self._lanes)
+        self._branches: dict[str, Branch] = {  # name -> what answers
+            name: branch if callable(branch) else next(lanes) for name, branch in branches.items()
+        }
         self._fallback = dict(fallback)  # name -> what stands in
         self._deadline_s = deadline_s
         self._newest = 0  # the newest turn asked about; an older one's answer is stale
-        self._join: asyncio.Task[None] | None = None  # the join of that turn while it runs
-        self.counts: Counter[str] = Counter()  # joined, late, failed, stale
+        self._cut_upto = 0  # turns up to this one were interrupted
+        self._join: asyncio.Task[None] | None = None  # the join of the newest turn
+        self._last_interruption = 0  # id of the interruption that went into the lanes last
+        self.counts: Counter[str] = Counter()  # joined, late, failed, cut, stale
+
+    @property
+    def processors(self) -> list[FrameProcessor]:
+        """The branches that are pipelines themselves."""
+        return [lane.pipeline for lane in self._lanes]
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Set the branches up too."""
+        await super().setup(setup)
+        await asyncio.gather(*(lane.setup(setup) for lane in self._lanes))
+
+    async def cleanup(self) -> None:
+        """Clean the branches up too."""
+        await asyncio.gather(*(lane.cleanup() for lane in self._lanes))
+        await super().cleanup()
+
+    @consumes(StartFrame, EndFrame, StopFrame, CancelFrame)
+    async def _on_lifecycle(self, frame: Frame, direction: FrameDirection) -> None:
+        for lane in self._lanes:
+            await lane.push(frame)
+        await self.push_frame(frame, direction)
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
@@ -70,44 +105,53 @@ class Parallel(Processor):
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
-        if isinstance(frame, ReplyInterruptedFrame):
-            is_ours = frame.turn_id >= self._newest
-        else:
-            is_ours = True
-        if is_ours and self._join is not None:
-            self._join.cancel()
-            self._join = None
+        cut = frame.turn_id if isinstance(frame, ReplyInterruptedFrame) else self._newest
+        is_twin = self._last_interruption in (frame.id, frame.broadcast_sibling_id)
+        if cut >= self._newest and not is_twin:
+            self._last_interruption = frame.id
+            self._cut_upto = max(self._cut_upto, cut)
+            if self._join is not None and not self._join.done():
+                self._join.cancel()
+                self.counts["cut"] += 1
+            for lane in self._lanes:
+                await lane.push(frame)
         await self.push_frame(frame, direction)
 
     async def _ask(self, turn: UserTurnFrame) -> None:
-        started = asyncio.get_running_loop().time()
-        asked = {asyncio.ensure_future(branch(turn)): name for name, branch in self._branches.items()}
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        asked = {loop.create_task(_answer(branch, turn), name=f"branch {name}"): name for name, branch in self._branches.items()}
         try:
-            done, late = await asyncio.wait(asked, timeout=self._deadline_s)
-        except asyncio.CancelledError:
+            await asyncio.wait(asked, timeout=self._deadline_s)
+        finally:
             for task in asked:
-                task.cancel()
-            raise
-        answers, failed = {}, []
-        for task, name in asked.items():
-            if task in done and task.exception() is None:
-                answers[name] = task.result()
-            else:
-                answers[name] = self._fallback[name]
-                failed.append(name)
-            if task in late:
-                task.cancel()
-                self.counts["late"] += 1
-            elif task.exception() is not None:
-                self.counts["failed"] += 1
-                logger.warning(f"branch {name} failed, its fallback answers: {task.exception()!r}")
-        if turn.turn_id != self._newest:
+                task.cancel()  # of those that are done it asks nothing
+        answers = {name: self._settle(name, task) for task, name in asked.items()}
+        late = tuple(name for task, name in asked.items() if not _is_answered(task))
+        if turn.turn_id != self._newest or turn.turn_id <= self._cut_upto:
             self.counts["stale"] += 1
             return
         self.counts["joined"] += 1
-        join_ms = (asyncio.get_running_loop().time() - started) * 1000
+        join_ms = (loop.time() - started) * 1000
         await self.push_frame(
-            TurnContextFrame(
-                turn_id=turn.turn_id, text=turn.text, answers=answers, late=tuple(failed), join_ms=join_ms
-            )
+            TurnContextFrame(turn_id=turn.turn_id, text=turn.text, answers=answers, late=late, join_ms=join_ms)
         )
+
+    def _settle(self, name: str, task: asyncio.Task[Any]) -> Any:
+        if _is_answered(task):
+            return task.result()
+        if task.done() and not task.cancelled():
+            self.counts["failed"] += 1
+            logger.warning("branch {} failed, its fallback answers: {!r}", name, task.exception())
+        else:
+            self.counts["late"] += 1
+            logger.warning("branch {} is late, its fallback answers", name)
+        return self._fallback[name]
+
+
+async def _answer(branch: Branch, turn: UserTurnFrame) -> Any:
+    return await branch(turn)
+
+
+def _is_answered(task: asyncio.Task[Any]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

@@ -70,6 +70,8 @@ class SphinxRecogniser:
         """
         if len(pcm) % 2 or len(pcm) > MAX_UTTERANCE_S * sample_rate * 2:
             raise ConfigurationError(f"{len(pcm)} bytes are not an utterance of at most {MAX_UTTERANCE_S:g} s")
+        if not pcm:
+            return Recognition("", -1.0, "")
         self.open()
         assert self._worker is not None
         answer = json.loads(await self._worker.call(struct.pack("!I", sample_rate) + pcm))

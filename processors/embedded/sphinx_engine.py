@@ -63,8 +63,10 @@ class Recogniser:
 
 def _decode(decoder: Any, audio: bytes) -> tuple[str, float]:
     decoder.start_utt()
-    decoder.process_raw(audio, no_search=False, full_utt=True)
-    decoder.end_utt()
+    try:  # an utterance that is left open would fail every later one, of every conversation
+        decoder.process_raw(audio, no_search=False, full_utt=True)
+    finally:
+        decoder.end_utt()
     found = decoder.hyp()
     if found is None or not found.hypstr:
         return "", -math.inf

@@ -1,0 +1,150 @@
+"""The shop's assistant, offline: the same pipeline as in a call, in virtual time."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from pipecat.frames.frames import (
+    Frame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.pipeline import Pipeline, Session
+from leibniz_voice.pipeline.frames import SpeechChunkFrame
+from leibniz_voice.pipeline.testing import Call, run_offline
+from leibniz_voice.transports.protocol import UserSpeaking
+
+BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
+ONE_TURN = ["idle", "listening", "thinking", "speaking", "idle"]
+CUT_TURN = ["idle", "listening", "thinking", "speaking", "interrupt", "listening", "thinking", "speaking", "idle"]
+needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
+
+
+@cache
+def speech(text: str, voice: str = "slt") -> bytes:
+    """16 kHz PCM16 mono in a voice that is not the bot's."""
+    wav = subprocess.run(["flite", "-voice", voice, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
+    return wav.stdout[44:]
+
+
+async def speaks(call: Call, text: str, *, onset_ms: int = 320) -> None:
+    """Synthetic frames of a user who says `text`: chunks of voice, the transcript, silence."""
+    await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
+    for chunk in range(1, onset_ms // 32 + 1):
+        await call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=chunk * 32))
+        await call.until(lambda: True, "chunk")
+    await call.pushes(TranscriptionFrame(text=text, user_id="", timestamp="", finalized=True))
+    await call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
+
+
+def test_a_question_is_answered() -> None:
+    async def script(call: Call) -> None:
+        await speaks(call, "what are your opening hours")
+        await call.until_state("idle")
+
+    call = run_offline(BOT.build, script)
+    assert call.states == ONE_TURN
+    assert "Monday to Friday" in call.replies[0]
+    assert call.wire.audio_ms > 2000
+
+
+def test_a_barge_in_stops_the_bot_and_its_words_begin_the_next_turn() -> None:
+    silent_from = 0.0
+
+    async def script(call: Call) -> None:
+        nonlocal silent_from
+        await speaks(call, "where is my order")
+        await call.until_heard(600)
+        await speaks(call, "do you sell helmets")
+        await call.until_state("idle")
+
+    call = run_offline(BOT.build, script)
+    assert call.states == CUT_TURN
+    assert "order" in call.replies[0]
+    assert "helmets" in call.replies[1]
+    cut_at = next(at for at, message in call.wire.messages if message["type"] == "interrupted")
+    next_at = [at for at, message in call.wire.messages if message["type"] == "response_ready"][1]
+    assert not [at for at, _ in call.wire.audio if cut_at < at < next_at]
+
+
+def test_a_cut_reply_is_remembered_with_what_was_heard_of_it() -> None:
+    async def script(call: Call) -> None:
+        await call.types("where is my order")
+        await call.until_heard(1500)
+        await call.sends(UserSpeaking(confidence=1.0))
+        await call.until_state("listening")
+
+    call = run_offline(BOT.build, script)
+    cut = call.record.fields.history[-1]
+    assert cut["interrupted"]
+    assert cut["text"].startswith(cut["heard"].split()[0])
+    assert 0 < len(cut["heard"]) < len(cut["text"])
+    assert call.record.fields.llm_response == ""
+    assert call.record.fields.text_buffer == []
+
+
+def test_noise_pauses_the_bot_and_it_goes_on() -> None:
+    async def script(call: Call) -> None:
+        await call.types("where is my order")
+        await call.until_heard(600)
+        await call.pushes(SpeechChunkFrame(confidence=0.9, speech_ms=32), SpeechChunkFrame())
+        await call.until_state("idle")
+
+    call = run_offline(BOT.build, script)
+    assert call.states == ONE_TURN
+    assert [m["type"] for _, m in call.wire.messages if m["type"] in ("pause", "resume", "interrupted")] == [
+        "pause",
+        "resume",
+    ]
+
+
+class QueuedSTT(FrameProcessor):
+    """A recogniser as Pipecat's are: with a queue and a task of its own, pushing its words from there."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        await self.push_frame(frame, direction)
+
+
+def test_the_words_that_interrupt_survive_a_queued_stt_in_front_of_the_gate() -> None:
+    def build(session: Session) -> Pipeline:
+        ours = BOT.build(session).processors
+        return Pipeline([ours[0], QueuedSTT(), *ours[3:]])
+
+    async def script(call: Call) -> None:
+        await speaks(call, "where is my order")
+        await call.until_heard(600)
+        await speaks(call, "do you sell helmets", onset_ms=224)  # the words confirm it, not the duration
+        await call.until_state("idle")
+
+    call = run_offline(build, script)
+    assert call.states == CUT_TURN
+    assert "helmets" in call.replies[1]
+
+
+@pytest.mark.slow
+@needs_flite
+def test_real_speech_is_heard_answered_and_interrupts() -> None:
+    async def script(call: Call) -> None:
+        await call.is_silent(0.5)
+        await call.says(speech("what are your opening hours"))
+        await call.until_state("idle")
+        await call.says(speech("where is my order"))
+        await call.until_heard(call.wire.audio_ms + 500)
+        await call.says(speech("do you sell helmets"))
+        await call.until_state("idle")
+        await call.says(speech("tell me about the weather on the planet mars"))
+        await call.until_state("idle")
+
+    call = run_offline(BOT.build, script)
+    assert call.states == [*ONE_TURN, *CUT_TURN[1:], *ONE_TURN[1:]]
+    assert [key in reply for key, reply in zip(["Monday", "order", "helmets"], call.replies, strict=False)] == [True] * 3
+    assert call.replies[3].startswith("I didn't get that")

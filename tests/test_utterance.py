@@ -1,0 +1,150 @@
+"""When words are a turn: the pure core of the turn aggregator."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from leibniz_voice.pipeline.states import State
+from leibniz_voice.pipeline.utterance import UNCLEAR, Committed, Discarded, Started, Utterance, Words
+
+
+def test_words_before_the_silence_are_committed_at_the_silence() -> None:
+    utterance = Utterance()
+    assert utterance.on_speech_started(0) == [Started()]
+    assert utterance.on_words("where is", True, 1) == [Words(("where is",), True)]
+    assert utterance.on_words("my order", True, 2) == [Words(("where is", "my order"), True)]
+    assert utterance.on_speech_stopped(3) == [Committed("where is my order")]
+
+
+def test_a_final_after_the_silence_commits_at_once() -> None:
+    utterance = Utterance()
+    utterance.on_speech_started(0)
+    assert utterance.on_speech_stopped(1) == []
+    assert utterance.on_words("hello", True, 1.2)[-1] == Committed("hello")
+
+
+def test_a_fragment_replaces_the_one_that_is_pending() -> None:
+    utterance = Utterance()
+    utterance.on_words("wher", False, 0, is_client=True)
+    utterance.on_words("where is", False, 0, is_client=True)
+    assert utterance.fragments == ("where is",)
+    utterance.on_words("where is it", True, 0, is_client=True)
+    utterance.on_words("pl", False, 0, is_client=True)
+    assert utterance.on_client_turn_end(1) == [Committed("where is it pl")]
+
+
+def test_no_word_for_five_seconds_discards() -> None:
+    utterance = Utterance()
+    utterance.on_speech_started(0)
+    utterance.on_speech_stopped(1)
+    assert utterance.deadline == 6
+    assert utterance.on_deadline(6) == [Discarded("no_words")]
+    assert utterance.state is State.IDLE
+
+
+def test_an_empty_client_turn_is_discarded() -> None:
+    utterance = Utterance()
+    utterance.on_speech_started(0)
+    assert utterance.on_client_turn_end(1) == [Discarded("empty")]
+
+
+@pytest.mark.parametrize(("voiced_ms", "last"), [(200, Discarded("noise")), (900, Committed(UNCLEAR))])
+def test_unclear_speech_is_a_turn_unless_it_was_short(voiced_ms: float, last: object) -> None:
+    utterance = Utterance()
+    utterance.on_speech_started(0)
+    utterance.on_speech_stopped(1)
+    assert utterance.on_unclear(voiced_ms, 1.1)[-1] == last
+
+
+def test_a_late_final_joins_the_turn_that_is_being_answered() -> None:
+    utterance = Utterance()
+    utterance.on_words("where is my", True, 0, is_client=True)
+    utterance.on_client_turn_end(0)
+    assert utterance.on_words("order", True, 0.1, is_client=True) == [Committed("where is my order", is_joined=True)]
+
+
+def test_words_after_a_new_onset_while_thinking_are_a_new_turn_behind_the_unanswered_one() -> None:
+    utterance = Utterance()
+    utterance.on_words("where is my order", True, 0, is_client=True)
+    utterance.on_client_turn_end(0)
+    utterance.on_speech_started(0.3)
+    utterance.on_cut(False, 0.6)
+    assert utterance.fragments == ("where is my order",)
+    utterance.on_words("and when", True, 1)
+    assert utterance.on_speech_stopped(1.5) == [Committed("where is my order and when")]
+
+
+def test_the_words_that_interrupt_a_spoken_answer_come_first() -> None:
+    utterance = Utterance()
+    utterance.on_words("tell me everything", True, 0, is_client=True)
+    utterance.on_client_turn_end(0)
+    utterance.on_state(State.SPEAKING, 1)
+    utterance.on_speech_started(2)
+    utterance.on_words("stop", False, 2.2)
+    assert utterance.on_cut(True, 2.3) == [Words(("stop",), False)]
+
+
+def test_a_backchannel_over_the_bot_is_no_turn() -> None:
+    utterance = Utterance()
+    utterance.on_words("tell me everything", True, 0, is_client=True)
+    utterance.on_client_turn_end(0)
+    utterance.on_state(State.SPEAKING, 1)
+    utterance.on_speech_started(2)
+    utterance.on_speech_stopped(2.3)
+    assert utterance.on_words("okay", True, 2.5)[-1] == Words((), True)
+    assert utterance.fragments == ()
+
+
+def test_speech_that_began_while_the_reply_ended_takes_the_floor_when_it_is_over() -> None:
+    utterance = Utterance()
+    utterance.on_words("hello", True, 0, is_client=True)
+    utterance.on_client_turn_end(0)
+    utterance.on_state(State.SPEAKING, 1)
+    utterance.on_speech_started(1.9)
+    assert utterance.on_state(State.IDLE, 2)[0] == Started()
+
+
+def test_words_without_any_speech_detector_are_committed_after_a_pause() -> None:
+    utterance = Utterance()
+    utterance.on_words("hello there", True, 1)
+    assert utterance.deadline == pytest.approx(1.8)
+    assert utterance.on_deadline(1.8) == [Committed("hello there")]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_every_word_is_in_exactly_one_turn(seed: int) -> None:
+    """1,000 orders of finals, speech and cuts; each word said is committed once, or still in the buffer."""
+    for case in range(5):
+        dice = random.Random(seed * 5 + case)
+        utterance, said, turns, now = Utterance(), [], [], 0.0
+        for step in range(dice.randrange(4, 40)):
+            now += dice.random()
+            match dice.randrange(6):
+                case 0:
+                    actions = utterance.on_speech_started(now)
+                case 1:
+                    actions = utterance.on_speech_stopped(now)
+                case 2 | 3:
+                    word = f"w{step}"
+                    said.append(word)
+                    actions = utterance.on_words(word, True, now)
+                case 4 if utterance.state in (State.THINKING, State.SPEAKING):
+                    was_heard = utterance.state is State.SPEAKING
+                    if not was_heard and turns:
+                        turns.pop()
+                    actions = utterance.on_cut(was_heard, now)
+                case _ if utterance.state is State.THINKING:
+                    actions = utterance.on_state(State.SPEAKING, now)
+                case _ if utterance.state is State.SPEAKING:
+                    actions = utterance.on_state(State.IDLE, now)
+                case _:
+                    actions = []
+            for action in actions:
+                if isinstance(action, Committed):
+                    words = action.text.split()
+                    if turns and turns[-1] and words[: len(turns[-1])] == turns[-1]:
+                        turns.pop()  # the unanswered turn goes on in front of this one
+                    turns.append(words)
+        assert sorted([*(w for turn in turns for w in turn), *" ".join(utterance.fragments).split()]) == sorted(said)
