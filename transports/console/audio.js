@@ -53,7 +53,7 @@ export class Microphone {
   }
 }
 
-/** Plays PCM16 chunks. `onPosition(playedMs, waitingMs)` comes every 100 ms, counted from `begin()`. */
+/** Plays PCM16 chunks. `onPosition(playedMs, isCut)` comes every 100 ms, counted from `begin()`, and with a `drop()`. */
 export class Player {
   constructor(onPosition) {
     this.onPosition = onPosition;
@@ -71,7 +71,7 @@ export class Player {
     this.context = new AudioContext({ sampleRate: rate, latencyHint: "interactive" });
     await this.context.audioWorklet.addModule(here("player.worklet.js"));
     const node = new AudioWorkletNode(this.context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
-    node.port.onmessage = ({ data }) => this.onPosition((data.played / rate) * 1000, (data.waiting / rate) * 1000);
+    node.port.onmessage = ({ data }) => this.onPosition((data.played / rate) * 1000, data.isCut);
     node.connect(this.context.destination);
     this.node = node;
   }

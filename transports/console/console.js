@@ -74,10 +74,10 @@ function onAudio(pcm) {
   player.push(pcm);
 }
 
-function onPosition(playedMs) {
+function onPosition(playedMs, isCut) {
   transcript.heard(call.turn, playedMs);
   const now = performance.now();
-  if (!call.isOpenForAudio || playedMs <= call.acked || now - call.ackedAt < ACK_MS * 0.9) return;
+  if (playedMs <= call.acked || (!isCut && (!call.isOpenForAudio || now - call.ackedAt < ACK_MS * 0.9))) return;
   call.acked = playedMs;
   call.ackedAt = now;
   link.send({ type: "ack", turn: call.turn, played_ms: Math.round(playedMs) });

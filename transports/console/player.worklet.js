@@ -1,5 +1,5 @@
 // The bot's voice: a ring buffer that starts, holds and drops at once. Its context runs at the voice's own rate.
-// Takes ArrayBuffers of PCM16, and "begin" "pause" "resume" "drop". Posts {played, waiting} in samples of this reply.
+// Takes ArrayBuffers of PCM16, and "begin" "pause" "resume" "drop". Posts {played, waiting, isCut} in samples of this reply.
 
 const START_S = 0.04; // audio that gathers before a start, against jitter
 const PATIENCE_S = 0.06; // after this long whatever there is starts: the last words of a reply may be short
@@ -36,6 +36,7 @@ class Player extends AudioWorkletProcessor {
   }
 
   drop() {
+    this.post(true);
     this.played = this.written;
     this.running = this.paused = false;
   }
@@ -73,7 +74,11 @@ class Player extends AudioWorkletProcessor {
     this.sinceReport += quantum;
     if (this.sinceReport < REPORT_S * sampleRate) return;
     this.sinceReport = 0;
-    this.port.postMessage({ played: Math.max(0, this.played - this.base), waiting: this.written - this.played });
+    this.post(false);
+  }
+
+  post(isCut) {
+    this.port.postMessage({ played: Math.max(0, this.played - this.base), waiting: this.written - this.played, isCut });
   }
 }
 

@@ -15,7 +15,7 @@ export class Transcript {
     this.empty = empty;
     this.live = null; // the entry that the user's words go into; null between turns
     this.lastUser = null;
-    this.replies = new Map(); // turn -> {entry, said, notes: Map}
+    this.replies = new Map(); // turn -> {entry, said, head, notes, heardMs}
   }
 
   /** Words of the user; `before` is the state we were in. */
@@ -61,9 +61,10 @@ export class Transcript {
 
   heard(turn, playedMs) {
     const reply = this.replies.get(turn);
-    if (!reply?.entry.classList.contains("playing")) return;
+    if (!reply || playedMs <= reply.heardMs) return; // a cut position is told after the cut, and only then
     reply.heardMs = playedMs;
-    this.note(reply, "heard", `heard ${ms(playedMs)}`);
+    const isCut = reply.entry.classList.contains("cut");
+    this.note(reply, "heard", `${isCut ? "interrupted after" : "heard"} ${ms(playedMs)}`);
   }
 
   paused(turn, isPaused) {
@@ -94,7 +95,7 @@ export class Transcript {
     entry.append(head, said);
     this.root.append(entry);
     while (this.root.children.length > MAX_ENTRIES) this.root.children[1].remove(); // [0] is the empty hint
-    return { entry, said, head, notes: new Map() };
+    return { entry, said, head, notes: new Map(), heardMs: 0 };
   }
 
   note(item, key, text) {
