@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame, SystemFrame
-from pipecat.observers.base_observer import FramePushed
+from pipecat.observers.base_observer import FrameProcessed, FramePushed
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.utils.errors import ErrorCategory
 
@@ -87,15 +87,13 @@ class Processor(FrameProcessor):
 
     async def push_frame(self, frame: Frame, direction: FrameDirection = _DOWN) -> None:
         """Hand `frame` to the next processor that consumes it. Returns when the inline run is over."""
-        if self._taps or self._is_hooked:
-            await self._push_watched(frame, direction)
-            return
         table = self._down if direction is _DOWN else self._up
-        deliver = table.get(frame.__class__)
+        deliver = table.get(frame.__class__) or self._route(frame.__class__, direction)
+        if self._taps or self._is_hooked:
+            await self._push_watched(deliver, frame, direction)
+            return
         if deliver is None:
-            deliver = self._route(frame.__class__, direction)
-            if deliver is None:
-                return
+            return
         try:
             await deliver(frame, direction)
         except RecursionError:  # the stack is the problem, so no further frame may be pushed from here
@@ -147,12 +145,14 @@ class Processor(FrameProcessor):
     ) -> None:
         """Take a frame from a neighbour, and handle it inline. Pipecat's name; nothing is queued unless paused."""
         handle = None
-        if callback is None and not self._taps:
+        if callback is None:
             handle = self._own.get(frame.__class__) or self._find_own(frame.__class__)
         if handle is None:
             await self._queue_slow(frame, direction, callback)
             return
         try:
+            if self._taps:
+                await self._observe(self, frame, direction)
             await handle(frame, direction)
         except RecursionError:
             raise
@@ -307,6 +307,8 @@ class Processor(FrameProcessor):
 
     def _forget_routes(self) -> None:
         """Empty the tables of every processor whose route may pass or end here."""
+        if not self._is_open:  # nothing is remembered about a processor before its StartFrame
+            return
         self._own.clear()
         for side in ("_prev", "_next"):
             node: FrameProcessor | None = self
@@ -355,23 +357,34 @@ class Processor(FrameProcessor):
             (self._down if direction is _DOWN else self._up)[frame_type] = deliver
         return deliver
 
-    async def _push_watched(self, frame: Frame, direction: FrameDirection) -> None:
-        target, _ = self._target(frame.__class__, direction)
-        await self._call_event_handler("on_before_push_frame", frame)
+    async def _push_watched(self, deliver: Handler | None, frame: Frame, direction: FrameDirection) -> None:
+        if self._is_hooked:
+            await self._call_event_handler("on_before_push_frame", frame)
         try:
-            if target is not None:
-                observer = self._setup.observer if self._setup else None
-                if observer is not None and self._taps:
-                    now = self.get_clock().get_time()
-                    await observer.on_push_frame(
-                        FramePushed(source=self, destination=target, frame=frame, direction=direction, timestamp=now)
-                    )
-                await target.queue_frame(frame, direction)
+            if deliver is not None:
+                target: FrameProcessor = deliver.__self__  # type: ignore[attr-defined]
+                if self._taps:
+                    await self._observe(target, frame, direction, is_entry=deliver.__name__ == "queue_frame")  # type: ignore[attr-defined]
+                await deliver(frame, direction)
         except RecursionError:
             raise
         except Exception as error:
-            await _blame(target.queue_frame if target else self.push_frame, self, frame, error)
-        await self._call_event_handler("on_after_push_frame", frame)
+            await _blame(deliver or self.push_frame, self, frame, error)
+        if self._is_hooked:
+            await self._call_event_handler("on_after_push_frame", frame)
+
+    async def _observe(
+        self, target: FrameProcessor, frame: Frame, direction: FrameDirection, *, is_entry: bool = False
+    ) -> None:
+        """Tell the observers of a hop to `target` and, unless its own entry tells it, that it handles the frame."""
+        setup = self._setup
+        if setup is None or setup.observer is None:
+            return
+        now = setup.clock.get_time()
+        if target is not self:
+            await setup.observer.on_push_frame(FramePushed(self, target, frame, direction, now))
+        if not is_entry:
+            await setup.observer.on_process_frame(FrameProcessed(target, frame, direction, now))
 
 
 async def _blame(deliver: Handler, pusher: Processor, frame: Frame, error: Exception) -> None:
