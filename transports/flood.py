@@ -12,7 +12,8 @@ AUDIO_BURST_S = 5.0  # a phone that was in a tunnel sends what it recorded there
 AUDIO_RATE = 1.25  # seconds of audio per second: real time, plus sound cards whose clock is fast, plus catching up
 CONTROL_BURST = 60.0
 CONTROL_PER_S = 30.0  # an eager recogniser sends ten fragments a second, acks and pings come on top
-REPORTS_PER_S = 2.0  # error messages about it: a flood must not be answered by a flood
+REPORTS_BURST = 20.0  # a client under development makes several mistakes at once, and wants to hear of each
+REPORTS_PER_S = 5.0  # error messages: a flood must not be answered by a flood
 
 
 class Bucket:
@@ -42,7 +43,7 @@ class FloodGuard:
         self._bytes_per_s = 2 * sample_rate
         self._audio = Bucket(capacity=AUDIO_BURST_S, rate_per_s=AUDIO_RATE)  # in seconds of audio
         self._control = Bucket(capacity=CONTROL_BURST, rate_per_s=CONTROL_PER_S)  # in messages
-        self._reports = Bucket(capacity=REPORTS_PER_S, rate_per_s=REPORTS_PER_S)  # in error messages
+        self._reports = Bucket(capacity=REPORTS_BURST, rate_per_s=REPORTS_PER_S)  # in error messages
 
     def on_audio(self, n_bytes: int, now_s: float) -> None:
         """Count a binary message. Raises `ProtocolError("too_fast")` when it is to be dropped."""
@@ -55,5 +56,5 @@ class FloodGuard:
             raise ProtocolError("too_fast", "Too many messages; this one was dropped.")
 
     def may_report(self, now_s: float) -> bool:
-        """Whether the client should be told now; at most two errors a second are worth sending."""
+        """Whether the client should be told now; 20 errors at once, then five a second, are worth sending."""
         return self._reports.takes(1.0, now_s)
