@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+
 from leibniz_voice.pipeline import outside
 from leibniz_voice.pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from leibniz_voice.processors.embedded.child import ASK, CHUNK, Messages, encode
