@@ -172,6 +172,25 @@ def test_a_file_that_cannot_be_read_is_put_aside(tmp_path):
     assert aside.read_bytes().startswith(b"*1")
 
 
+def test_it_can_be_started_again_after_its_server_was_killed(tmp_path):
+    """The end of an earlier server is no failure of the new one."""
+
+    async def start_and_kill(server):
+        await server.start()
+        os.kill(server.pid, signal.SIGKILL)
+        await until(lambda: server.pid is None)
+
+    async def start_and_stop(server):
+        await server.start()
+        pid = server.pid
+        await server.stop()
+        return pid
+
+    server = EmbeddedRedis(directory=tmp_path)
+    asyncio.run(start_and_kill(server))  # the loop ends before its watcher looks
+    assert asyncio.run(start_and_stop(server)) is not None
+
+
 def test_a_frozen_server_is_ended_all_the_same(tmp_path):
     """SIGTERM does not reach it; after two seconds SIGKILL does."""
 

@@ -108,6 +108,7 @@ class EmbeddedRedis:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             _own_folder(self.socket.parent)
             self._start_if_free()
+            self._failure = ""  # of an earlier server; this one has not had the time
             async with asyncio.timeout(self._start_timeout_s):
                 while not await self._answers():
                     self._start_if_free()
@@ -117,7 +118,8 @@ class EmbeddedRedis:
         except (OSError, TimeoutError) as error:
             await self.stop()
             raise StoreError(f"the embedded Redis in {self.directory} does not start: {error!r}") from error
-        self._watcher = asyncio.create_task(self._watch(), name="embedded redis")
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch(), name="embedded redis")
 
     async def stop(self) -> None:
         """End the server if it is ours; it writes its data first. Idempotent."""
@@ -197,9 +199,9 @@ class EmbeddedRedis:
     def _note_end(self) -> None:
         """Our server has ended: keep its last words."""
         process, self._process = self._process, None
-        words = ""
+        words = f"signal {-process.returncode}" if process is not None and (process.returncode or 0) < 0 else ""
         with suppress(OSError):
-            words = (self.directory / "redis.log").read_text(errors="replace").strip().rpartition("\n")[2]
+            words = words or (self.directory / "redis.log").read_text(errors="replace").strip().rpartition("\n")[2]
         self._failure = words or f"exit status {process.returncode if process else None}"
         logger.warning("embedded Redis in {} ended: {}", self.directory, self._failure)
         if "Bad file format" in words:  # it will not start on this file, ever; a torn end is no damage and it would
