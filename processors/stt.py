@@ -19,7 +19,7 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.time import time_now_iso8601
 
 from ..pipeline import Processor, Stage, consumes
-from ..pipeline.errors import ConfigurationError, ServiceError
+from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from ..pipeline.frames import UnrecognizedSpeechFrame
 from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
@@ -44,7 +44,8 @@ class EmbeddedSTT(Processor):
 
        |<- pre-roll 500 ms ->|VAD start ............ VAD stop|   -> recognised -> TranscriptionFrame
 
-    Speech longer than 15 s is cut there and goes on as the next utterance.
+    Speech longer than 15 s is cut there and goes on as the next utterance. An utterance during which the worker died is
+    recognised by the next one.
 
     Consumes: InputAudioRawFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
     Emits: the same first, then TranscriptionFrame (finalized, `text` as listed; `metadata["score"]`) or
@@ -149,7 +150,7 @@ class EmbeddedSTT(Processor):
         heard = Recognition("", -1.0)
         try:
             async with asyncio.timeout(ANSWER_S):
-                heard = await self._recogniser.recognise(utterance.pcm, utterance.sample_rate)
+                heard = await self._ask(utterance)
         except TimeoutError:
             await self._report(ServiceError(f"no answer within {ANSWER_S:g} s"))
         except (ServiceError, ConfigurationError) as error:
@@ -161,6 +162,12 @@ class EmbeddedSTT(Processor):
         frame = TranscriptionFrame(heard.text, "", time_now_iso8601(), finalized=True)
         frame.metadata["score"] = heard.score
         await self.push_frame(frame)
+
+    async def _ask(self, utterance: _Utterance) -> Recognition:
+        try:
+            return await self._recogniser.recognise(utterance.pcm, utterance.sample_rate)
+        except WorkerCrashed:  # perhaps for another's utterance: once more, with a new process
+            return await self._recogniser.recognise(utterance.pcm, utterance.sample_rate)
 
     async def _report(self, error: ServiceError | ConfigurationError) -> None:
         await self.push_error(f"the recogniser failed: {error}", exception=error, category=ErrorCategory.UNKNOWN)

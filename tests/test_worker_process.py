@@ -278,7 +278,7 @@ from leibniz_voice.processors.embedded.espeak import EspeakVoice
 async def main():
     voice = EspeakVoice()
     async for _ in voice.speak("hello"): pass
-    print(voice._worker.pid, flush=True)
+    print(voice.pid, flush=True)
     if {way == "is_killed"}: os.kill(os.getpid(), 9)
 asyncio.run(main())
 """

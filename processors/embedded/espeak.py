@@ -48,6 +48,11 @@ class EspeakVoice:
             async for _ in chunks:
                 pass
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker; None before it is started."""
+        return self._worker.pid if self._worker else None
+
     def close(self) -> None:
         """Let go of the worker; it stays warm for others. Harmless twice."""
         worker, self._worker = self._worker, None

@@ -45,17 +45,26 @@ class SphinxRecogniser:
         self._threshold = threshold  # score below which nothing was said
         folder = model_folder()
         lines = dictionary_of(self._book, pronunciations or {}, folder / "cmudict-en-us.dict")
-        self._options: dict[str, Any] = {"model": str(folder), "phrases": list(self._book), "dictionary": lines}
+        self.options: dict[str, Any] = {  # of the shared worker
+            "model": str(folder),
+            "phrases": list(self._book),
+            "dictionary": lines,
+        }
         self._worker: WorkerProcess | None = None  # shared; None until `open` or the first utterance
 
     def open(self) -> None:
         """Take hold of the running loop's worker. Its process starts with the first utterance, or with `warm_up`."""
         if self._worker is None:
-            self._worker = shared_worker("sphinx", self._options)
+            self._worker = shared_worker("sphinx", self.options)
 
     async def warm_up(self) -> None:
         """Start the process and load the model now (about 0.3 s), so that the first utterance need not wait."""
         await self.recognise(bytes(3200), 16000)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker; None before it is started."""
+        return self._worker.pid if self._worker else None
 
     def close(self) -> None:
         """Let go of the worker; it stays warm for others. Harmless twice."""

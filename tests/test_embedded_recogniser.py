@@ -1,0 +1,394 @@
+"""The embedded recogniser: its phrases in other voices than the bot's, nothing else, and no word lost to a barge-in."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import shutil
+import signal
+import subprocess
+import wave
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soxr
+from pipecat.frames.frames import (
+    ErrorFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.worker import PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection
+from pipecat.workers.runner import WorkerRunner
+
+from leibniz_voice.pipeline import Pipeline, Processor
+from leibniz_voice.pipeline.errors import ConfigurationError, WorkerCrashed
+from leibniz_voice.pipeline.frames import UnrecognizedSpeechFrame
+from leibniz_voice.processors.embedded.espeak import EspeakVoice
+from leibniz_voice.processors.embedded.phrases import dictionary_of, normalise_phrase, number_words, phrase_book
+from leibniz_voice.processors.embedded.sphinx import Recognition, SphinxRecogniser
+from leibniz_voice.processors.embedded.workers import close_all, shared_worker
+from leibniz_voice.processors.stt import EmbeddedSTT
+
+pytest.importorskip("pocketsphinx")
+RATE = 16000
+PHRASES = [
+    "Where is my order?", "I want to return an item.", "How do I get a refund?", "What are your opening hours?",
+    "Do you ship abroad?", "How much does shipping cost?", "Can I change my delivery address?", "Cancel my order!",
+    "What payment methods do you accept?", "Is this item in stock?", "Where is the nearest store?", "Talk to a human",
+]  # fmt: skip
+UNLISTED = [
+    "what is the capital of france", "who won the football match last night", "my grandmother likes to bake apple pie",
+    "i think the blue whale is the largest animal",
+]  # fmt: skip
+FLITE = shutil.which("flite")
+needs_flite = pytest.mark.skipif(FLITE is None, reason="the flite command makes the other voices of these tests")
+
+
+@cache
+def flite(text: str, voice: str) -> np.ndarray:
+    """int16 speech at RATE by a voice that is not the bot's, cut to where it is loud."""
+    assert FLITE
+    made = subprocess.run([FLITE, "-voice", voice, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
+    with wave.open(io.BytesIO(made.stdout)) as file:
+        pcm = soxr.resample(np.frombuffer(made.stdout[44:], np.int16), file.getframerate(), RATE)
+    loud = np.flatnonzero(np.abs(pcm.astype(int)) > 200)
+    return pcm[loud[0] : loud[-1] + 1]
+
+
+@cache
+def own_voice(text: str) -> np.ndarray:
+    """int16 speech at RATE by a variant of the bot's voice."""
+
+    async def main() -> bytes:
+        try:
+            return b"".join([pcm async for pcm, _ in EspeakVoice(voice="en-us+f3", rate_wpm=160).speak(text)])
+        finally:
+            await close_all()
+
+    return np.frombuffer(asyncio.run(main()), np.int16)
+
+
+def padded(speech: np.ndarray, *, noise: float = 0.0, before_s: float = 0.5, after_s: float = 0.3) -> bytes:
+    """What a VAD cuts out: some quiet, the speech, the hangover."""
+    audio = np.concatenate([np.zeros(int(before_s * RATE)), speech, np.zeros(int(after_s * RATE))])
+    audio += np.random.default_rng(1).normal(0, noise, len(audio)) if noise else 0
+    return np.clip(audio, -32768, 32767).astype(np.int16).tobytes()
+
+
+def go(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def all_of_it() -> None:
+        try:
+            await main()
+        finally:
+            await close_all()
+
+    asyncio.run(all_of_it())
+
+
+def recognised(utterances: list[bytes], rate: int = RATE) -> list[Recognition]:
+    found: list[Recognition] = []
+
+    async def main() -> None:
+        recogniser = SphinxRecogniser(phrases=PHRASES)
+        for utterance in utterances:
+            found.append(await recogniser.recognise(utterance, rate))
+
+    go(main)
+    return found
+
+
+# -- phrases ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [
+        ("Where's my order #12?", "where's my order twelve"),
+        ("Do you ship to the U.K.?", "do you ship to the u k"),
+        ("The 2nd, the 20th & the 31st", "the second the twentieth and the thirty first"),
+        ("It\u2019s $42.50 -- 10% off!", "it's forty two point five zero dollars ten percent off"),
+        ("A caf\u00e9, 'quoted'", "a cafe quoted"),
+        ("1,250 items", "one thousand two hundred fifty items"),
+    ],
+)
+def test_phrases_are_brought_into_the_words_of_the_dictionary(written: str, normal: str):
+    assert normalise_phrase(written) == normal
+
+
+def test_long_numbers_are_read_digit_by_digit():
+    assert number_words(0) == "zero"
+    assert number_words(999_999) == "nine hundred ninety nine thousand nine hundred ninety nine"
+    assert number_words(1_000_000) == "one zero zero zero zero zero zero"
+
+
+def test_a_phrase_is_answered_as_it_was_listed_first():
+    assert phrase_book(["Stop!", "stop"]) == {"stop": "Stop!"}
+
+
+@pytest.mark.parametrize("wrong", [[], "one phrase", ["?!"], ["word " * 50]])
+def test_a_list_that_cannot_be_heard_is_refused(wrong: Any):
+    with pytest.raises(ConfigurationError):
+        phrase_book(wrong)
+
+
+def test_a_word_without_a_pronunciation_is_named_with_its_phrase():
+    with pytest.raises(ConfigurationError, match=r"'xqzzy' in the phrase 'Open Xqzzy'"):
+        EmbeddedSTT(phrases=["Open Xqzzy"])
+
+
+def test_a_pronunciation_that_is_given_goes_before_the_dictionary(tmp_path: Path):
+    path = tmp_path / "words.dict"
+    path.write_text("a AH\na(2) EY\nab AE B\n")
+    lines = dictionary_of({"a ab x": "A ab x"}, {"X": "EH K S", "ab": "B"}, path)
+    assert lines == ["a AH", "a(2) EY", "ab B", "x EH K S"]
+
+
+# -- recogniser ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@needs_flite
+@pytest.mark.parametrize("noise", [0.0, 8.0])
+@pytest.mark.parametrize("voice", ["slt", "rms"])
+def test_listed_phrases_are_heard_and_others_rejected(voice: str, noise: float):
+    heard = recognised([padded(flite(phrase, voice), noise=noise) for phrase in [*PHRASES, *UNLISTED]])
+    assert [one.text for one in heard] == PHRASES + [""] * len(UNLISTED)
+
+
+@pytest.mark.slow
+def test_a_variant_of_the_bots_own_voice_is_heard():
+    phrases = PHRASES[:4]
+    assert [one.text for one in recognised([padded(own_voice(phrase)) for phrase in phrases])] == phrases
+
+
+@pytest.mark.slow
+def test_silence_and_noise_are_no_phrase():
+    rng = np.random.default_rng(2)
+    bursts = [rng.normal(0, level, 8000).astype(np.int16) for level in (0, 30, 300, 3000)]
+    assert {one.text for one in recognised([b"", *map(padded, bursts)])} == {""}
+
+
+@pytest.mark.slow
+def test_audio_of_a_telephone_is_resampled():
+    pcm = np.frombuffer(padded(own_voice(PHRASES[0])), np.int16)
+    assert recognised([soxr.resample(pcm, RATE, 8000).tobytes()], 8000)[0].best_guess == PHRASES[0]
+
+
+@pytest.mark.slow
+def test_an_invented_word_is_heard_by_its_pronunciation():
+    async def main() -> None:
+        phrases = ["call leibnizia", "call your mother"]
+        recogniser = SphinxRecogniser(phrases=phrases, pronunciations={"leibnizia": "L AY B N IH T S IY AH"})
+        heard = await recogniser.recognise(speech, RATE)
+        assert heard.best_guess == phrases[0]
+
+    speech = padded(own_voice("call libe-nitsia"))
+    go(main)
+
+
+@pytest.mark.slow
+def test_a_killed_recogniser_costs_one_utterance():
+    speech = padded(own_voice(PHRASES[0]))
+
+    async def main() -> None:
+        recogniser = SphinxRecogniser(phrases=PHRASES)
+        await recogniser.warm_up()
+        os.kill(recogniser.pid, signal.SIGSTOP)
+        lost = asyncio.create_task(recogniser.recognise(speech, RATE))
+        await asyncio.sleep(0)
+        os.kill(recogniser.pid, signal.SIGKILL)
+        with pytest.raises(WorkerCrashed):
+            await lost
+        assert (await recogniser.recognise(speech, RATE)).text == PHRASES[0]
+
+    go(main)
+
+
+# -- processor -------------------------------------------------------------------------------------------------
+
+
+class Recorder(Processor):
+    """Keeps every frame that comes by, and wakes who waits for some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[Frame] = []
+        self._news = asyncio.Event()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        self.frames.append(frame)
+        self._news.set()
+        await self.push_frame(frame, direction)
+
+    def of(self, *types: type) -> list[Any]:
+        return [frame for frame in self.frames if isinstance(frame, types)]
+
+    async def until(self, found: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not found():
+                self._news.clear()
+                await self._news.wait()
+
+    @property
+    def results(self) -> list[str]:
+        return [getattr(frame, "text", "") for frame in self.of(TranscriptionFrame, UnrecognizedSpeechFrame)]
+
+
+class Bot:
+    """An EmbeddedSTT in a running pipeline."""
+
+    def __init__(self) -> None:
+        self.before = Recorder()  # sees the errors, which go upstream
+        self.after = Recorder()
+        self.stt = EmbeddedSTT(phrases=PHRASES)
+        pipeline = Pipeline([self.before, self.stt, self.after])
+        self.worker = PipelineWorker(pipeline, enable_rtvi=False, cancel_on_idle_timeout=False)
+
+    async def send(self, *frames: Frame) -> None:
+        await self.worker.queue_frames(list(frames))
+
+    async def hear(self, speech: np.ndarray, *, rate: int = RATE, channels: int = 1) -> None:
+        """Send quiet, speech, quiet as a microphone and a VAD with 100 ms onset and 300 ms hangover would."""
+        pcm = np.frombuffer(padded(speech, before_s=1.0, after_s=0.3), np.int16)
+        pcm = soxr.resample(pcm, RATE, rate) if rate != RATE else pcm
+        size = rate // 50
+        frames: list[Frame] = [
+            InputAudioRawFrame(np.repeat(pcm[at : at + size], channels).tobytes(), rate, channels)
+            for at in range(0, len(pcm), size)
+        ]
+        frames.insert(55, VADUserStartedSpeakingFrame(start_secs=0.1))
+        await self.send(*frames, VADUserStoppedSpeakingFrame(stop_secs=0.3))
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Bot]:
+    bot = Bot()
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(bot.worker)
+    task = asyncio.create_task(runner.run())
+    try:
+        yield bot
+    finally:
+        await bot.worker.cancel()
+        await task
+
+
+@pytest.mark.slow
+def test_an_utterance_becomes_a_final_transcription_after_the_end_of_speech_has_gone_on():
+    speech = own_voice(PHRASES[0])
+
+    async def main() -> None:
+        async with running() as bot:
+            await bot.hear(speech)
+            await bot.after.until(lambda: bot.after.results)
+            kept = bot.after.of(VADUserStoppedSpeakingFrame, TranscriptionFrame)
+            assert isinstance(kept[0], VADUserStoppedSpeakingFrame)
+            assert kept[1].text == PHRASES[0]
+            assert kept[1].finalized
+            assert len(bot.after.of(InputAudioRawFrame)) == len(bot.before.of(InputAudioRawFrame)) > 100
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_unlisted_speech_is_reported_with_its_length_and_without_words():
+    speech = own_voice("my grandmother likes to bake apple pie")
+
+    async def main() -> None:
+        async with running() as bot:
+            await bot.hear(speech)
+            await bot.after.until(lambda: bot.after.results)
+            assert not bot.after.of(TranscriptionFrame)
+            voiced_ms = bot.after.of(UnrecognizedSpeechFrame)[0].voiced_ms
+            assert abs(voiced_ms - len(speech) / 16) < 50
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_words_that_interrupt_are_not_lost():
+    speech = own_voice(PHRASES[1])
+
+    async def main() -> None:
+        async with running() as bot:
+            await bot.hear(speech)
+            await bot.send(InterruptionFrame())
+            await bot.after.until(lambda: bot.after.results)
+            assert bot.after.results == [PHRASES[1]]
+
+    go(main)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "channels"), [(48000, 1), (16000, 2)])
+def test_other_rates_and_two_channels_are_heard(rate: int, channels: int):
+    speech = own_voice(PHRASES[2])
+
+    async def main() -> None:
+        async with running() as bot:
+            await bot.hear(speech, rate=rate, channels=channels)
+            await bot.after.until(lambda: bot.after.results)
+            assert bot.after.results == [PHRASES[2]]
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_endless_speech_is_cut_into_utterances():
+    async def main() -> None:
+        async with running() as bot:
+            await bot.send(VADUserStartedSpeakingFrame(start_secs=0.1))
+            await bot.send(*[InputAudioRawFrame(bytes(640), RATE, 1)] * 800, VADUserStoppedSpeakingFrame())
+            await bot.after.until(lambda: len(bot.after.results) == 2)
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_an_utterance_survives_the_death_of_its_recogniser():
+    speech = own_voice(PHRASES[3])
+
+    async def main() -> None:
+        async with running() as bot:
+            await bot.hear(speech)
+            await bot.after.until(lambda: bot.after.results)
+            worker = shared_worker("sphinx", SphinxRecogniser(phrases=PHRASES).options)
+            os.kill(worker.pid, signal.SIGSTOP)
+            await bot.hear(speech)
+            await bot.after.until(lambda: worker.in_flight)
+            os.kill(worker.pid, signal.SIGKILL)
+            await bot.after.until(lambda: len(bot.after.results) == 2)
+            assert worker.crashes == 1
+            assert bot.after.results == [PHRASES[3]] * 2
+            assert not bot.before.of(ErrorFrame)
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_ten_conversations_are_heard_at_once_by_one_process():
+    speeches = [own_voice(phrase) for phrase in PHRASES[:10]]
+
+    async def main() -> None:
+        async def converse(speech: np.ndarray) -> list[str]:
+            async with running() as bot:
+                await bot.hear(speech)
+                await bot.after.until(lambda: bot.after.results)
+                return bot.after.results
+
+        heard = await asyncio.gather(*map(converse, speeches))
+        assert [text for (text,) in heard] == PHRASES[:10]
+
+    go(main)
