@@ -37,6 +37,7 @@ from leibniz_voice.pipeline.frames import UnrecognizedSpeechFrame
 from leibniz_voice.processors.embedded.espeak import EspeakVoice
 from leibniz_voice.processors.embedded.phrases import dictionary_of, normalise_phrase, number_words, phrase_book
 from leibniz_voice.processors.embedded.sphinx import Recognition, SphinxRecogniser
+from leibniz_voice.processors.embedded.worker import WorkerProcess
 from leibniz_voice.processors.embedded.workers import close_all, shared_worker
 from leibniz_voice.processors.stt import EmbeddedSTT
 
@@ -86,6 +87,13 @@ def padded(speech: np.ndarray, *, noise: float = 0.0, before_s: float = 0.5, aft
     return np.clip(audio, -32768, 32767).astype(np.int16).tobytes()
 
 
+async def asked(worker: WorkerProcess) -> None:
+    """Wait until the worker has a request; there is no event for it."""
+    async with asyncio.timeout(10):
+        while not worker.in_flight:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
 def go(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def all_of_it() -> None:
         try:
@@ -101,8 +109,7 @@ def recognised(utterances: list[bytes], rate: int = RATE) -> list[Recognition]:
 
     async def main() -> None:
         recogniser = SphinxRecogniser(phrases=PHRASES)
-        for utterance in utterances:
-            found.append(await recogniser.recognise(utterance, rate))
+        found.extend([await recogniser.recognise(utterance, rate) for utterance in utterances])
 
     go(main)
     return found
@@ -367,7 +374,7 @@ def test_an_utterance_survives_the_death_of_its_recogniser():
             worker = shared_worker("sphinx", SphinxRecogniser(phrases=PHRASES).options)
             os.kill(worker.pid, signal.SIGSTOP)
             await bot.hear(speech)
-            await bot.after.until(lambda: worker.in_flight)
+            await asked(worker)
             os.kill(worker.pid, signal.SIGKILL)
             await bot.after.until(lambda: len(bot.after.results) == 2)
             assert worker.crashes == 1
