@@ -5,7 +5,7 @@ among system frames. What brackets a reply is an uninterruptible `ControlFrame`:
 
  user side      UtteranceStartedFrame -> TextBufferFrame* -> UserTurnFrame | UtteranceDiscardedFrame
  before commit  SpeculativeTurnFrame*
- answer         TurnContextFrame -> ReplyStartedFrame -> ReplyTextFrame* , audio* -> ReplyEndedFrame
+ answer         TurnContextFrame -> ReplyStartedFrame -> (ReplyTextFrame, ReplySpeechFrame -> audio)* -> ReplyEndedFrame
  playback       ReplyAudibleFrame (gate, first audio) ... ReplyPlayedFrame (output, upstream, last sample played)
  barge-in       SpeechChunkFrame* -> PlaybackPauseFrame -> PlaybackResumeFrame | BargeInFrame -> ReplyInterruptedFrame
 """
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipecat.frames.frames import ControlFrame, InterruptionFrame, SystemFrame, TTSAudioRawFrame
+from pipecat.frames.frames import ControlFrame, InterruptionFrame, SystemFrame, TTSAudioRawFrame, TTSSpeakFrame
 
 
 @dataclass
@@ -132,11 +132,18 @@ class ReplyEndedFrame(ControlFrame):
 
 @dataclass
 class ReplyTextFrame(ControlFrame):
-    """A sentence of the reply, before its audio; `is_final` with the last one."""
+    """What the reply says, for client and record, ahead of its audio; `is_final` with the last of it."""
 
     turn_id: int = 0
     text: str = ""
     is_final: bool = False
+
+
+@dataclass
+class ReplySpeechFrame(TTSSpeakFrame):
+    """Words of the reply to `turn_id` for the voice. To Pipecat's TTS services it is a `TTSSpeakFrame`."""
+
+    turn_id: int = 0
 
 
 @dataclass

@@ -16,6 +16,7 @@ from ..pipeline.frames import (
     ReplyEndedFrame,
     ReplyInterruptedFrame,
     ReplyPlayedFrame,
+    ReplySpeechFrame,
     ReplyStartedFrame,
     ReplyTextFrame,
     TurnContextFrame,
@@ -54,7 +55,7 @@ class Responder(Processor):
     interruption is sent once, downstream and upstream, from the conversation's own task, and only for the open reply.
 
     Consumes: `UserTurnFrame` and `TurnContextFrame` (both go on), `BargeInFrame`, `ReplyPlayedFrame`, interruptions.
-    Emits: `ReplyStartedFrame`, `ReplyTextFrame`, `ReplyEndedFrame`, `ReplyInterruptedFrame` both ways.
+    Emits: `ReplyStartedFrame`, `ReplyTextFrame`, `ReplySpeechFrame`, `ReplyEndedFrame`; `ReplyInterruptedFrame` both ways.
     On barge-in: the reply is closed for good; what its branches still bring is dropped and counted.
     """
 
@@ -132,6 +133,7 @@ class Responder(Processor):
         logger.debug(f"turn {turn_id} is answered: {text}")
         await self.push_frame(ReplyStartedFrame(turn_id=turn_id))
         await self.push_frame(ReplyTextFrame(turn_id=turn_id, text=text, is_final=True))
+        await self.push_frame(ReplySpeechFrame(turn_id=turn_id, text=text))
         await self.push_frame(ReplyEndedFrame(turn_id=turn_id))
 
     def _cut(self, turn_id: int) -> None:

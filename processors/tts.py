@@ -6,13 +6,13 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from pipecat.frames.frames import EndFrame, InterruptionFrame
+from pipecat.frames.frames import EndFrame, InterruptionFrame, TTSSpeakFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 from pipecat.utils.errors import ErrorCategory
 
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
-from ..pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplyStartedFrame, ReplyTextFrame
+from ..pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame
 from .embedded.espeak import EspeakVoice, Words
 from .embedded.sentences import split_text
 
@@ -39,10 +39,11 @@ class EmbeddedTTS(Processor):
     when the voice fails, an `ErrorFrame` goes upstream, the rest of the reply stays unspoken, and its end is told. A
     sentence during which the worker died is asked for once more if nothing of it was heard.
 
-    text -> | ReplyText | audio audio audio | ReplyText | audio ... | ReplyEnded     (texts may be ahead of audio)
+    ReplyStarted | speech -> audio audio audio | speech -> audio ... | ReplyEnded
 
-    Consumes: ReplyStartedFrame, ReplyTextFrame, ReplyEndedFrame, InterruptionFrame, EndFrame (waits for the last reply)
-    Emits: the same, and ReplyAudioFrame of 20 to 40 ms, whose words count from the reply's first sample
+    Consumes: ReplyStartedFrame, ReplySpeechFrame and TTSSpeakFrame (end here), ReplyEndedFrame, InterruptionFrame,
+        EndFrame (waits for the last reply)
+    Emits: ReplyAudioFrame of 20 to 40 ms, whose words count from the reply's first sample; the markers
     On barge-in: the synthesis stops in the worker, waiting sentences of that turn and older ones are dropped, and
         nothing more of them comes, except the end marker if it arrives later.
     """
@@ -67,6 +68,7 @@ class EmbeddedTTS(Processor):
         self._lead_s = lead_s  # audio made ahead of real time
         self._first_byte_s = first_byte_s  # from asking for a sentence to its first sound
         self._replies: dict[int, _Reply] = {}  # turn -> reply not over, in the order of their audio
+        self._newest = 0  # turn of the last reply opened here; a TTSSpeakFrame without a turn belongs to it
         self._stale_upto = -1  # newest turn that was interrupted; its late texts are not spoken
         self._held_end: tuple[EndFrame, FrameDirection] | None = None  # waits until the last reply is spoken
 
@@ -92,17 +94,18 @@ class EmbeddedTTS(Processor):
 
     @consumes(ReplyStartedFrame)
     async def _on_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
+        self._newest = frame.turn_id
         self._open(frame.turn_id)
         await self.push_frame(frame, direction)
 
-    @consumes(ReplyTextFrame)
-    async def _on_text(self, frame: ReplyTextFrame, direction: FrameDirection) -> None:
-        if frame.turn_id <= self._stale_upto and frame.turn_id not in self._replies:
+    @consumes(TTSSpeakFrame)
+    async def _on_speech(self, frame: TTSSpeakFrame, direction: FrameDirection) -> None:
+        turn_id = frame.turn_id if isinstance(frame, ReplySpeechFrame) else self._newest
+        if turn_id <= self._stale_upto and turn_id not in self._replies:
             return  # of a reply that was cut
-        reply = self._open(frame.turn_id)
+        reply = self._open(turn_id)
         pieces = split_text(frame.text)
         room = MAX_SENTENCES - reply.sentences.qsize()
-        await self.push_frame(frame, direction)
         for piece in pieces[:room]:
             reply.sentences.put_nowait(piece)
         if len(pieces) > room:
