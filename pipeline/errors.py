@@ -7,7 +7,9 @@ LeibnizError
  +-- ServiceError           a service (STT, TTS, intent, retrieval) failed
  |    +-- WorkerCrashed         an embedded voice or recogniser process died
  +-- StoreError             the state store could not be read or written
+ |    +-- DamagedSnapshot       a stored conversation that cannot be read (pipeline/snapshot.py)
  |    +-- OwnershipLost         another process has claimed the session
+ +-- SessionFailed          a conversation's pipeline could not be built or started (pipeline/session.py)
  +-- ProtocolError          a client's message breaks the protocol
 
 Errors of other libraries are turned into one of these at the border.

@@ -143,7 +143,7 @@ class Connection:
             try:
                 await self._take(message)
             except ProtocolError as error:
-                if self._guard.may_report(asyncio.get_running_loop().time()):
+                if error.code != "too_fast" or self._guard.may_report(asyncio.get_running_loop().time()):
                     self._wire.send_text(protocol.error(error.code, error.message))
 
     async def _take(self, message: protocol.ClientMessage | bytes | str) -> None:
