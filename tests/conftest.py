@@ -1,0 +1,98 @@
+"""For all tests: a quiet log, no second copy of the library, no process left behind, no tool silently missing in CI."""
+
+import atexit
+import os
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+RUN = uuid.uuid4().hex  # inherited by every process that the tests start, however deep
+os.environ["LEIBNIZ_TEST_RUN"] = RUN
+MARK = f"LEIBNIZ_TEST_RUN={RUN}".encode()
+
+# The tools that this machine is said to have: words such as "chromium sox". A skip for want of one is then a failure.
+REQUIRED = os.environ.get("LEIBNIZ_CI", "").lower().split()
+
+
+class NoSecondCopy:
+    """Refuses `import pipeline` and its like, which work from the checkout's root and make every class twice."""
+
+    FOLDERS = frozenset({"pipeline", "processors", "transports", "bots"})
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in self.FOLDERS and path is None:
+            raise ImportError(f"import leibniz_voice.{name}, not {name}: that would be a second copy of every class")
+
+
+sys.meta_path.insert(0, NoSecondCopy())
+
+
+def left_behind() -> list[tuple[int, str]]:
+    """Return pid and command of the processes alive that this run started; nothing where there is no /proc."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(folder.name) != os.getpid() and MARK in (folder / "environ").read_bytes().split(b"\0"):
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append((int(folder.name), command.strip()))
+        except OSError:  # gone in the meantime, or not ours to look at
+            continue
+    return found
+
+
+def check_nothing_is_left() -> None:
+    """Fail the run, by name, for a process that outlives it. The library's own clean-up at exit has run before."""
+    deadline = time.monotonic() + 5
+    while (left := left_behind()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid, command in left:
+        print(f"the tests left a process behind: {pid} {command[:200]}", file=sys.stderr, flush=True)
+        os.kill(pid, signal.SIGKILL)
+    if left:
+        sys.stdout.flush()
+        os._exit(1)
+
+
+if not os.environ.get("PYTEST_XDIST_WORKER"):
+    atexit.register(check_nothing_is_left)  # registered first, therefore run last
+
+
+def pytest_configure() -> None:
+    os.environ.setdefault("PIPECAT_LOG_LLM_CONTEXT", "off")
+    from loguru import logger
+
+    logger.remove()
+    # Found anew for each line, as pytest replaces it for each test: shown with the test that failed, and only then.
+    logger.add(lambda line: sys.stderr.write(line), level="INFO", diagnose=False, backtrace=False)
+
+
+def missing_tool(reason: str) -> str | None:
+    """Return the required tool that a skip is for want of, if any."""
+    return next((tool for tool in REQUIRED if tool in reason.lower()), None)
+
+
+def as_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip for want of a required tool into a failure."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if tool := missing_tool(reason):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, although LEIBNIZ_CI says that {tool} is here: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    as_failure(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield
+    as_failure(report)
+    return report
