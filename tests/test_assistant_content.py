@@ -7,8 +7,9 @@ import re
 import tomllib
 from pathlib import Path
 
-import leibniz_voice.bots
 import pytest
+
+import leibniz_voice.bots
 from leibniz_voice.bots.content import BotContent, IntentSpec, load_intents
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.services import IntentResult

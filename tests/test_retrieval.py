@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loguru import logger
+
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.pipeline.frames import UserTurnFrame
 from leibniz_voice.pipeline.services import RetrievalResult, Retriever
 from leibniz_voice.processors.retrieval import Refreshed, SqliteRetriever
-from loguru import logger
 
 FILES = {
     "hours.md": "# Opening hours\n\nWe are open from nine to six.\n",
