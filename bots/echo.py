@@ -3,7 +3,7 @@
     leibniz serve bots/echo.py
 """
 
-from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
+from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection
 
 from leibniz_voice.pipeline import Pipeline, Processor, Session, consumes
@@ -18,7 +18,7 @@ class Echo(Processor):
     """
 
     @consumes(InputAudioRawFrame)
-    async def _on_audio(self, frame: Frame, direction: FrameDirection) -> None:
+    async def _on_audio(self, frame: InputAudioRawFrame, direction: FrameDirection) -> None:
         await self.push_frame(OutputAudioRawFrame(frame.audio, frame.sample_rate, frame.num_channels))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from pipecat.frames.frames import Frame
@@ -13,7 +13,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 
 from .frames import BranchAnswerFrame, UserTurnFrame
 
-Upward = Callable[[Frame, FrameDirection], Awaitable[None]]
+Upward = Callable[[Frame, FrameDirection], Coroutine[Any, Any, None]]
 
 
 class Lane:

@@ -105,9 +105,10 @@ class SileroVAD(Processor):
         await self.push_frame(frame, direction)
         if self._is_over or direction is not FrameDirection.DOWNSTREAM:
             return
-        if self._ear is None or self._ear.sample_rate != frame.sample_rate:
-            self._listen(frame.sample_rate)
-        self._ear.hear(_mono(frame))
+        ear = self._ear
+        if ear is None or ear.sample_rate != frame.sample_rate:
+            ear = self._listen(frame.sample_rate)
+        ear.hear(_mono(frame))
 
     @consumes(EndFrame)
     async def _on_end(self, frame: EndFrame, direction: FrameDirection) -> None:
@@ -130,12 +131,13 @@ class SileroVAD(Processor):
     def _is_answered(self) -> bool:
         return self._ear is None or not self._ear.unanswered
 
-    def _listen(self, sample_rate: int) -> None:
+    def _listen(self, sample_rate: int) -> _Ear:
         if self._ear is not None:
             self._dropped += self._ear.stream.dropped
             logger.warning(f"{self}: the input changed from {self._ear.sample_rate} to {sample_rate} Hz")
             self._ear.close()
         self._ear = _Ear(sample_rate, self._model or shared_model(), self._settings, self._tell)
+        return self._ear
 
     def _hang_up(self) -> None:
         self._is_over = True

@@ -18,7 +18,7 @@ from .protocol import is_session_id
 
 PATH = "/orchestrate"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
-_CONSOLE = files(__package__) / "console"
+_CONSOLE = files(__package__ or __name__) / "console"
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

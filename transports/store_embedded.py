@@ -166,6 +166,7 @@ class EmbeddedRedis:
             if self._process.poll() is None:
                 return False
             self._note_end()
+        assert fcntl is not None  # find_server found one
         lock = os.open(self.directory / "redis.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -55,6 +55,7 @@ class SpeechModel(Protocol):
 
     def stream(self, sample_rate: int) -> SpeechStream:
         """A new stream at 8000 or 16000 Hz."""
+        ...
 
 
 @dataclass(slots=True)

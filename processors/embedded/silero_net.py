@@ -11,6 +11,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -84,7 +85,8 @@ def infer(memories: Sequence[Memory], chunks: Sequence[Chunk]) -> NDArray[np.flo
         state[:, row] = memory.state
     rows[:, context:] *= 1 / 32768  # a power of two: exact
     feed = {"input": rows, "state": state, "sr": np.array(rate, np.int64)}
-    probabilities, state = session().run(None, feed)
+    outputs: Any = session().run(None, feed)  # dense arrays, which the signature does not promise
+    probabilities, state = outputs
     for row, memory in enumerate(memories):
         memory.context = rows[row, -context:].copy()  # a view would keep the whole batch alive
         memory.state = state[:, row].copy()

@@ -115,7 +115,7 @@ class WorkerProcess:
         with theirs:
             try:
                 self._process = subprocess.Popen(  # vfork: about 2 ms, whatever the size of the parent
-                    [sys.executable, "-P", _CHILD], stdin=theirs, stdout=subprocess.DEVNULL
+                    [sys.executable, "-P", _CHILD], stdin=theirs.fileno(), stdout=subprocess.DEVNULL
                 )
             except OSError as error:
                 ours.close()
