@@ -1,0 +1,375 @@
+"""Services that do as a test tells them: recogniser, language model, intent, retrieval, inline voice.
+
+    script = Script(Step(delay_s=0.2), Step(fails_at=0), Step(hangs_at=3))   # first call, second call, all later ones
+    llm = ScriptedLLM(script=script)
+
+All waiting is in the loop's time, so it costs nothing in virtual time. Pipecat's kind of TTS service, in four
+manners, is in `scripted_tts`. Texts and audio name their turn, see `stamps`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipecat.frames.frames import (
+    Frame,
+    InterimTranscriptionFrame,
+    InterruptionFrame,
+    LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from ..consumes import consumes
+from ..errors import ServiceError
+from ..frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame
+from ..processor import Processor
+from ..services import IntentResult, RetrievalResult
+from ..stages import Stage
+from .audio import RATE
+from .stamps import sentences_in, spoken, stamped
+
+Push = Callable[[Frame], Awaitable[None]]
+
+MAX_HEARD = 1024  # utterances that a scripted recogniser still has to deliver; past it a new one is refused
+CHUNK_MS = 20.0  # length of one chunk of scripted audio
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How a service behaves in one call: `Step(delay_s=0.3, each_s=0.05, fails_at=4)`.
+
+    It answers in pieces (tokens, chunks; an intent is one piece).
+    """
+
+    delay_s: float = 0.0  # before the first piece
+    each_s: float = 0.0  # before each further piece
+    fails_at: int | None = None  # raises `ServiceError` instead of this piece; 0: the first. None: never
+    hangs_at: int | None = None  # waits for ever instead of this piece. None: never
+
+    async def pieces(self, count: int) -> AsyncIterator[int]:
+        """Yield 0 to `count - 1`, each when it is due. Raises `ServiceError` where the step says so."""
+        for piece in range(count):
+            if piece == self.hangs_at:
+                await asyncio.Event().wait()
+            wait_s = self.each_s if piece else self.delay_s
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            if piece == self.fails_at:
+                raise ServiceError(f"scripted failure at piece {piece}")
+            yield piece
+
+
+class Script:
+    """Steps for the calls of one service, in order; the last one stands for all later calls."""
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = steps or (Step(),)  # what to do
+        self.calls = 0  # asked so far
+
+    def next(self) -> Step:
+        """Return the step of the next call."""
+        step = self._steps[min(self.calls, len(self._steps) - 1)]
+        self.calls += 1
+        return step
+
+
+class ScriptedAnswer:
+    """An async callable that answers a turn by script: a branch of `Parallel`, or an intent or retrieval service.
+
+    `ScriptedAnswer(lambda text: IntentResult("hours", 1.0), script=Script(Step(delay_s=0.05)))`
+    """
+
+    def __init__(self, answer: Callable[[str], Any], *, script: Script | None = None) -> None:
+        self._answer = answer  # text -> answer
+        self._script = script or Script()  # delays and failures
+        self.asked: list[str] = []  # the text of every call
+        self.cancelled = 0  # calls that were cancelled
+
+    async def __call__(self, turn: Any) -> Any:
+        return await self._ask(turn.text)
+
+    async def _ask(self, text: str) -> Any:
+        self.asked.append(text)
+        try:
+            async for _ in self._script.next().pieces(1):
+                pass
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return self._answer(text)
+
+
+class ScriptedIntent(ScriptedAnswer):
+    """An intent service: `ScriptedIntent("complex_query", script=Script(Step(delay_s=0.05)))`."""
+
+    def __init__(self, label: str = "test", confidence: float = 1.0, *, script: Script | None = None) -> None:
+        super().__init__(lambda _: IntentResult(label, confidence), script=script)
+
+    async def classify(self, text: str) -> IntentResult:
+        """Answer with the label. Raises `ServiceError` where the script says so."""
+        return await self._ask(text)
+
+
+class ScriptedRetriever(ScriptedAnswer):
+    """A retrieval service: `ScriptedRetriever("Open from nine.", script=Script(Step(hangs_at=0)))`."""
+
+    def __init__(self, context: str = "context", *, script: Script | None = None) -> None:
+        super().__init__(lambda _: RetrievalResult([{"text": context}] if context else [], context), script=script)
+
+    async def retrieve(self, text: str) -> RetrievalResult:
+        """Answer with the context. Raises `ServiceError` where the script says so."""
+        return await self._ask(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a recogniser makes of one utterance: `Heard("where is my order", delay_s=0.2, interims=("where is",))`.
+
+    Interims come evenly over `interim_s` from the VAD's start, the final `delay_s` after its stop. "" is never told.
+    """
+
+    text: str
+    delay_s: float = 0.1
+    interims: tuple[str, ...] = ()
+    interim_s: float = 0.2  # between interims
+
+
+class _Ears:
+    """What both recognisers do: utterance after utterance, each told by tasks of its own."""
+
+    def __init__(self, heard: Sequence[Heard], owner: FrameProcessor, push: Push) -> None:
+        self._heard = list(heard)  # what is still to be said, in order
+        self._owner = owner  # makes the tasks
+        self._push = push  # takes the transcripts
+        self._tasks: set[asyncio.Task[None]] = set()  # tell, or wait to
+
+    def on_frame(self, frame: Frame) -> None:
+        """See the VAD's frames go by."""
+        if isinstance(frame, VADUserStartedSpeakingFrame) and self._heard:
+            self._spawn(self._tell_interims(self._heard[0]))
+        elif isinstance(frame, VADUserStoppedSpeakingFrame) and self._heard:
+            heard = self._heard.pop(0)
+            if heard.text:
+                self._spawn(self.tell(heard.text, delay_s=heard.delay_s))
+
+    def add(self, heard: Heard) -> None:
+        """Queue one more utterance."""
+        if len(self._heard) >= MAX_HEARD:
+            raise ServiceError(f"{MAX_HEARD} scripted utterances wait; one more is refused")
+        self._heard.append(heard)
+
+    async def tell(self, text: str, *, is_final: bool = True, delay_s: float = 0.0) -> None:
+        """Push a transcript after a while."""
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+        frame_type = TranscriptionFrame if is_final else InterimTranscriptionFrame
+        await self._push(frame_type(text, "", ""))
+
+    async def _tell_interims(self, heard: Heard) -> None:
+        for text in heard.interims:
+            await asyncio.sleep(heard.interim_s)
+            if self._heard and self._heard[0] is heard:  # its final is not on its way yet
+                await self.tell(text, is_final=False)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._owner.create_task(work, "tell")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Tell nothing more."""
+        for task in list(self._tasks):
+            await self._owner.cancel_task(task)
+
+
+class ScriptedSTT(Processor):
+    """An inline recogniser: `ScriptedSTT([Heard("hello"), Heard("")])` answers the VAD's first stop, not the second.
+
+    Consumes: VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
+    Emits: the same first, then InterimTranscriptionFrame and TranscriptionFrame, from tasks of its own
+    On barge-in: nothing is dropped, as the words that interrupt are on their way through here.
+    """
+
+    stage = Stage.STT
+
+    def __init__(self, heard: Sequence[Heard] = ()) -> None:
+        super().__init__()
+        self._ears = _Ears(heard, self, self.push_frame)  # what it hears
+
+    async def says(self, text: str, *, is_final: bool = True) -> None:
+        """Push a transcript now: `await stt.says("hel", is_final=False)`."""
+        await self._ears.tell(text, is_final=is_final)
+
+    def will_hear(self, heard: Heard) -> None:
+        """Add an utterance behind those still to come."""
+        self._ears.add(heard)
+
+    @consumes(VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame)
+    async def _on_vad(self, frame: Frame, direction: FrameDirection) -> None:
+        await self.push_frame(frame, direction)
+        self._ears.on_frame(frame)
+
+    async def cleanup(self) -> None:
+        """End its tasks."""
+        await self._ears.close()
+        await super().cleanup()
+
+
+class ScriptedSTTGuest(FrameProcessor):
+    """The same as one of Pipecat's queued processors.
+
+    Its words leave from tasks of its own, as from a streaming service's receiver; with `from_queue` they go through
+    its own queue first, so that an interruption can flush them, and whoever handles them runs in a task which an
+    interruption cancels.
+    """
+
+    stage = Stage.STT
+
+    def __init__(self, heard: Sequence[Heard] = (), *, from_queue: bool = False) -> None:
+        super().__init__()
+        self._ears = _Ears(heard, self, self.queue_frame if from_queue else self.push_frame)  # what it hears
+
+    async def says(self, text: str, *, is_final: bool = True) -> None:
+        """Push a transcript now."""
+        await self._ears.tell(text, is_final=is_final)
+
+    def will_hear(self, heard: Heard) -> None:
+        """Add an utterance behind those still to come."""
+        self._ears.add(heard)
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Pass everything on."""
+        await super().process_frame(frame, direction)
+        await self.push_frame(frame, direction)
+        self._ears.on_frame(frame)
+
+    async def cleanup(self) -> None:
+        """End its tasks."""
+        await self._ears.close()
+        await super().cleanup()
+
+
+class ScriptedLLM(FrameProcessor):
+    """A queued language model, streaming as Pipecat's do: `ScriptedLLM(script=Script(Step(delay_s=0.3, each_s=0.02)))`.
+
+    Answers each LLMContextFrame (which ends here) in the handler of it, so an interruption cancels the stream, and the
+    LLMFullResponseEndFrame comes even then. With `on_reply`, each ReplyStartedFrame is answered instead, from a task,
+    and the ReplyEndedFrame waits for it. `reply(turn_id)` gives the tokens; the turn is the last ReplyStartedFrame's,
+    else calls are counted. A failure becomes an ErrorFrame.
+    """
+
+    def __init__(
+        self,
+        *,
+        reply: Callable[[int], Sequence[str]] | None = None,
+        script: Script | None = None,
+        on_reply: bool = False,
+    ) -> None:
+        super().__init__()
+        self._reply = reply or (lambda turn_id: tokens(spoken(turn_id, 2)))  # turn -> tokens
+        self._script = script or Script()  # delays and failures
+        self._on_reply = on_reply  # what starts an answer
+        self._turn_id: int | None = None  # of the last marker; None before one
+        self._task: asyncio.Task[None] | None = None  # streams, if `on_reply`
+        self.finished: list[int] = []  # turns answered to the end
+        self.cut: list[int] = []  # turns cancelled on the way
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Answer, or pass on."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, LLMContextFrame) and not self._on_reply:
+            await self._stream(self._turn_id if self._turn_id is not None else self._script.calls + 1)
+            return
+        if isinstance(frame, InterruptionFrame) and self._task is not None:
+            await self.cancel_task(self._task)
+        elif isinstance(frame, ReplyEndedFrame) and self._task is not None:
+            await asyncio.wait({self._task})
+        await self.push_frame(frame, direction)
+        if isinstance(frame, ReplyStartedFrame):
+            self._turn_id = frame.turn_id
+            if self._on_reply:
+                self._task = self.create_task(self._stream(frame.turn_id), "stream")
+
+    async def cleanup(self) -> None:
+        """End the stream."""
+        if self._task is not None:
+            await self.cancel_task(self._task)
+        await super().cleanup()
+
+    async def _stream(self, turn_id: int) -> None:
+        parts = self._reply(turn_id)
+        await self.push_frame(LLMFullResponseStartFrame())
+        try:
+            async for index in self._script.next().pieces(len(parts)):
+                await self.push_frame(LLMTextFrame(parts[index]))
+            self.finished.append(turn_id)
+        except asyncio.CancelledError:
+            self.cut.append(turn_id)
+            raise
+        except ServiceError as error:
+            await self.push_error(f"the scripted LLM failed: {error}", exception=error)
+        finally:
+            await self.push_frame(LLMFullResponseEndFrame())
+
+
+class ScriptedVoice(Processor):
+    """An inline voice: each sentence becomes stamped audio, `chunks_per_sentence` of 20 ms, by script.
+
+    Consumes: ReplyStartedFrame, ReplySpeechFrame (ends here), ReplyEndedFrame, interruptions
+    Emits: the markers, and ReplyAudioFrame
+    On barge-in: the cut turn's audio ends at once; its end marker passes if it comes later.
+    """
+
+    stage = Stage.VOICE
+
+    def __init__(self, *, script: Script | None = None, chunks_per_sentence: int = 10) -> None:
+        super().__init__()
+        self._script = script or Script()  # delays and failures
+        self._count = chunks_per_sentence  # of each sentence
+        self._last: asyncio.Task[None] | None = None  # the work queued last; the next waits for it
+        self._turn_id = 0  # of the reply that is spoken
+        self._seq = 0  # chunks of it so far
+
+    @consumes(ReplyStartedFrame, ReplyEndedFrame)
+    async def _on_marker(self, frame: ReplyStartedFrame | ReplyEndedFrame, direction: FrameDirection) -> None:
+        if self._last is None or self._last.done():
+            await self.push_frame(frame, direction)
+        else:
+            self._then(frame.turn_id, lambda: self.push_frame(frame, direction))
+
+    @consumes(ReplySpeechFrame)
+    async def _on_speech(self, frame: ReplySpeechFrame, direction: FrameDirection) -> None:
+        self._then(frame.turn_id, lambda: self._speak(frame))
+
+    def _then(self, turn_id: int, work: Callable[[], Awaitable[None]]) -> None:
+        self._last = self.turn_task(_after(self._last, work), turn_id=turn_id, name=f"scripted voice {turn_id}")
+
+    async def _speak(self, frame: ReplySpeechFrame) -> None:
+        turn_id = frame.turn_id
+        if turn_id != self._turn_id:
+            self._turn_id, self._seq = turn_id, 0
+        async for _ in self._script.next().pieces(self._count * sentences_in(frame.text)):
+            pcm = stamped(turn_id, self._seq, ms=CHUNK_MS)
+            self._seq += 1
+            await self.push_frame(ReplyAudioFrame(pcm, RATE, 1, turn_id=turn_id))
+
+
+async def _after(before: asyncio.Task[None] | None, work: Callable[[], Awaitable[None]]) -> None:
+    if before is not None and not before.done():
+        await asyncio.wait({before})
+    await work()
+
+
+def tokens(text: str) -> list[str]:
+    """Cut a text as an LLM streams it, spaces in front: `tokens("Turn 3 part.") == ["Turn", " 3", " part."]`."""
+    words = text.split()
+    return [*words[:1], *(f" {word}" for word in words[1:])]
