@@ -254,9 +254,7 @@ async def churn(count: int) -> dict[str, int]:
 
     async def one(number: int) -> None:
         head, tail = Interested(), Last()
-        session = Session(
-            f"s{number}", input=head, output=tail
-        )
+        session = Session(f"s{number}", input=head, output=tail)
         starting = asyncio.create_task(session.start(lambda s: Pipeline([s.input, *our_chain(9, 3)[:8], s.output])))
         if number % 3:
             await starting
@@ -322,11 +320,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.session_cost:
         direct = {"enable_direct_mode": True}
-        make = {"ours": lambda: our_chain(10, 3), "stock": lambda: [*(Stock(**direct) for _ in range(9)), StockLast(**direct)]}
+        make = {
+            "ours": lambda: our_chain(10, 3),
+            "stock": lambda: [*(Stock(**direct) for _ in range(9)), StockLast(**direct)],
+        }
         print(*asyncio.run(session_cost(make[options.session_cost])))
         return
-    print(f"{platform.platform()}, Python {platform.python_version()}, pipecat-ai {version('pipecat-ai')}, "
-          f"{os.cpu_count()} cores, n = {ROUNDS} rounds of {FRAMES['ours']} (ours) / {FRAMES['stock']} (stock) frames")
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, pipecat-ai {version('pipecat-ai')}, "
+        f"{os.cpu_count()} cores, n = {ROUNDS} rounds of {FRAMES['ours']} (ours) / {FRAMES['stock']} (stock) frames"
+    )
     table = {}
     for length in LENGTHS:
         table[length] = asyncio.run(measure(length))
@@ -348,7 +351,8 @@ def main() -> None:
     print("\none session of 10 processors    tasks   KiB   ms CPU to start")
     print(f"  ours                          {ours[0]:5.1f}{ours[1]:7.0f}{ours[2]:8.2f}")
     print(f"  stock, direct                 {stock[0]:5.1f}{stock[1]:7.0f}{stock[2]:8.2f}")
-    print(f"  ours / stock                  {ours[0] / stock[0]:5.2f}{ours[1] / stock[1]:7.2f}{ours[2] / stock[2]:8.2f}")
+    ratios = [mine / theirs for mine, theirs in zip(ours, stock, strict=True)]
+    print(f"  ours / stock                  {ratios[0]:5.2f}{ratios[1]:7.2f}{ratios[2]:8.2f}")
     left = asyncio.run(churn(options.sessions))
     print(f"\nleft after {options.sessions} sessions, a third aborted: {left}")
     if options.plot:

@@ -25,6 +25,7 @@ import time
 from collections.abc import Sequence
 
 import redis
+
 from leibniz_voice.pipeline.snapshot import ConversationFields
 from leibniz_voice.pipeline.store import LogLine, Write, WriteResult
 from leibniz_voice.transports.mirror import Mirror

@@ -1,6 +1,6 @@
 """The smallest bot: it says back what it hears.
 
-    leibniz serve bots/echo.py
+leibniz serve bots/echo.py
 """
 
 from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame

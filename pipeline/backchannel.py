@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 # Listed from the "backchannel" and "continuer" inventories of the Switchboard dialogue-act manual (SWBD-DAMSL, tag b).
-BACKCHANNELS = frozenset(
-    "mhm mm hm hmm uh huh uh-huh um umm ah oh okay ok k yeah yep yes right sure aha alright well good great".split()
-)
+_LISTED = "mhm mm hm hmm uh huh uh-huh um umm ah oh okay ok k yeah yep yes right sure aha alright well good great"
+BACKCHANNELS = frozenset(_LISTED.split())
 _WORD = re.compile(r"[\w'-]+")
 
 

@@ -1,8 +1,8 @@
 """Whether the user means to interrupt: a pure policy, apart from the gate that acts on it.
 
-    confident speech  pause at once; it is confirmed by `confirm_ms` of it, by words, or by a committed turn
-    fell silent       resume, unless confirmed before
-    backchannel       words that confirm nothing
+confident speech  pause at once; it is confirmed by `confirm_ms` of it, by words, or by a committed turn
+fell silent       resume, unless confirmed before
+backchannel       words that confirm nothing
 """
 
 from __future__ import annotations

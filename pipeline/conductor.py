@@ -83,7 +83,7 @@ class Conductor:
         self._tasks.pop(task, None)
 
     async def on_interruption(self, frame: InterruptionFrame) -> None:
-        """Cancel what `frame` cuts: every turn task up to its `turn_id`, or all if it names none. Once per broadcast."""
+        """Cancel what `frame` cuts: every turn task up to its `turn_id`, or all if it names none. Once a broadcast."""
         if frame.id in self._seen or frame.broadcast_sibling_id in self._seen:
             return
         self._seen.append(frame.id)

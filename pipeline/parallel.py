@@ -120,7 +120,10 @@ class Parallel(Processor):
     async def _ask(self, turn: UserTurnFrame) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        asked = {loop.create_task(_answer(branch, turn), name=f"branch {name}"): name for name, branch in self._branches.items()}
+        asked = {
+            loop.create_task(_answer(branch, turn), name=f"branch {name}"): name
+            for name, branch in self._branches.items()
+        }
         try:
             await asyncio.wait(asked, timeout=self._deadline_s)
         finally:

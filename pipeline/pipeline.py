@@ -47,7 +47,7 @@ def _refuse_guessing_voices(processors: Sequence[FrameProcessor]) -> None:
     for voice in voices_in(list(processors)):
         if labels_by_guess(voice):
             raise PipelineOrderError(
-                f"{type(voice).__name__} receives audio without ids and labels it by what is playing, so audio of a cut "
-                "reply can pass as the next one's. Use a service that reconnects (InterruptibleTTSService) or carries "
-                "context ids, or accept it with Pipeline(..., trust_late_audio=True)"
+                f"{type(voice).__name__} receives audio without ids and labels it by what is playing, so audio of a "
+                "cut reply can pass as the next one's. Use a service that reconnects (InterruptibleTTSService) or "
+                "carries context ids, or accept it with Pipeline(..., trust_late_audio=True)"
             )

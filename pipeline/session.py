@@ -1,4 +1,4 @@
-"""`Session`: hosts one conversation. Builds its pipeline, starts it, and ends it in bounded time whatever a guest does."""
+"""`Session`: hosts one conversation. Builds its pipeline, starts it, ends it in bounded time whatever a guest does."""
 
 from __future__ import annotations
 

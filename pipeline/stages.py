@@ -50,7 +50,8 @@ def check_order(processors: Sequence[Any]) -> None:
             continue
         if furthest is not None and stage < furthest.stage:
             raise PipelineOrderError(
-                f"{type(processor).__name__} comes after {type(furthest).__name__} but must come before it: {_WHY[stage]}"
+                f"{type(processor).__name__} comes after {type(furthest).__name__} but must come before it: "
+                f"{_WHY[stage]}"
             )
         if furthest is None or stage >= furthest.stage:
             furthest = processor

@@ -89,7 +89,9 @@ class TurnMachine:
             self.state = TABLE[self.state][event]
         except KeyError:
             allowed = ", ".join(TABLE[self.state])
-            raise TransitionError(f"{event} does not move a conversation that is {self.state}; {allowed} would") from None
+            raise TransitionError(
+                f"{event} does not move a conversation that is {self.state}; {allowed} would"
+            ) from None
         return self.state
 
 

@@ -1,8 +1,8 @@
 """The latencies of one turn, from named instants: pure.
 
- voice  listening         user_silent  transcript  committed   joined   audible            played
-   |------|---- ... ----------|------------|----------|----------|--------|------ ... ------|
-   STT Wait    End-of-Turn (listening -> thinking)    |  LLM Wait (-> speaking) | TTS Complete
+voice  listening         user_silent  transcript  committed   joined   audible            played
+  |------|---- ... ----------|------------|----------|----------|--------|------ ... ------|
+  STT Wait    End-of-Turn (listening -> thinking)    |  LLM Wait (-> speaking) | TTS Complete
 """
 
 from __future__ import annotations

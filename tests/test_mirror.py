@@ -11,6 +11,9 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
+from prometheus_client import REGISTRY
+from redis import Redis
+
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.pipeline.snapshot import ConversationFields
 from leibniz_voice.pipeline.store import LogLine, Outcome, WriteResult
@@ -18,8 +21,6 @@ from leibniz_voice.transports.mirror import Mirror
 from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
 from leibniz_voice.transports.store_memory import MemoryStore
 from leibniz_voice.transports.store_redis import RedisStore
-from prometheus_client import REGISTRY
-from redis import Redis
 
 needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 LINE = LogLine("idle", "listening", "stt_start", 0, 1.5)

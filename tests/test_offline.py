@@ -146,5 +146,6 @@ def test_real_speech_is_heard_answered_and_interrupts() -> None:
 
     call = run_offline(BOT.build, script)
     assert call.states == [*ONE_TURN, *CUT_TURN[1:], *ONE_TURN[1:]]
-    assert [key in reply for key, reply in zip(["Monday", "order", "helmets"], call.replies, strict=False)] == [True] * 3
+    keys = ["Monday", "order", "helmets"]
+    assert [key in reply for key, reply in zip(keys, call.replies, strict=False)] == [True] * 3
     assert call.replies[3].startswith("I didn't get that")

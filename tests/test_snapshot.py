@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from leibniz_voice.pipeline.snapshot import (
     HISTORY_BYTES,
     ConversationFields,

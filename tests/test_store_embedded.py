@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from leibniz_voice.pipeline.errors import StoreError
 from leibniz_voice.pipeline.snapshot import ConversationFields
 from leibniz_voice.pipeline.store import Write

@@ -8,13 +8,14 @@ import signal
 import time
 
 import pytest
+from redis import Redis
+
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.pipeline.snapshot import ConversationFields
 from leibniz_voice.pipeline.store import LogLine, Outcome, StateStore, Write
 from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
 from leibniz_voice.transports.store_memory import MemoryStore
 from leibniz_voice.transports.store_redis import RedisStore
-from redis import Redis
 
 pytestmark = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 

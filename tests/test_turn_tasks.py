@@ -71,7 +71,7 @@ async def started(*chain: FrameProcessor) -> AsyncIterator[Session]:
 def test_an_interruption_of_a_turn_cancels_its_tasks_and_older_ones_only() -> None:
     async def main() -> None:
         worker, ears = Worker(), Ears(InterruptionFrame)
-        async with started(worker, ears) as session:
+        async with started(worker, ears):
             for text in ("1 old", "2 cut", "3 new", "0 any"):
                 await worker.queue_frame(TextFrame(text=text))
             await asyncio.sleep(0.1)
@@ -87,7 +87,7 @@ def test_an_interruption_of_a_turn_cancels_its_tasks_and_older_ones_only() -> No
 def test_any_other_interruption_cancels_all_of_the_pipelines_tasks() -> None:
     async def main() -> None:
         first, second = Worker(), Worker()
-        async with started(first, second) as session:
+        async with started(first, second):
             for worker in (first, second):
                 worker.turn_task(worker._work("7 mine"), turn_id=7)
             await asyncio.sleep(0.1)
@@ -100,7 +100,7 @@ def test_any_other_interruption_cancels_all_of_the_pipelines_tasks() -> None:
 def test_a_task_that_swallows_its_cancellation_costs_a_tenth_of_a_second_once_and_is_named() -> None:
     async def main() -> None:
         worker, ears = Worker(), Ears(InterruptionFrame)
-        async with started(worker, ears) as session:
+        async with started(worker, ears):
             loop = asyncio.get_running_loop()
             await worker.queue_frame(TextFrame(text="1 stubborn"))
             await worker.queue_frame(TextFrame(text="1 meek"))
@@ -136,7 +136,7 @@ def test_an_interruption_is_whole_although_the_task_that_asked_for_it_is_cancell
                     await asyncio.sleep(10)  # still busy with it when the interruption comes
 
         before, after = Ears(InterruptionFrame), Ears(InterruptionFrame)
-        async with started(before, Guest(), Asker(), after) as session:
+        async with started(before, Guest(), Asker(), after):
             await before.queue_frame(TextFrame(text="1"))
             await asyncio.sleep(0.5)
             assert (len(before.heard), len(after.heard)) == (1, 1)
@@ -153,7 +153,7 @@ def test_a_failing_turn_task_becomes_an_error_and_too_many_are_refused() -> None
         async def fails() -> None:
             raise ValueError("no such word")
 
-        async with started(ears, worker) as session:
+        async with started(ears, worker):
             worker.turn_task(fails())
             await asyncio.sleep(0.01)
             assert "no such word" in ears.heard[0][1].error  # type: ignore[attr-defined]
@@ -215,7 +215,7 @@ def test_branches_join_when_all_have_answered_else_at_the_deadline(
     async def main() -> None:
         join = Parallel(branches, deadline_s=1.0, fallback={"a": "A", "b": "B"})
         ears = Ears(TurnContextFrame, UserTurnFrame)
-        async with started(join, ears) as session:
+        async with started(join, ears):
             begun = asyncio.get_running_loop().time()
             await join.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
             await asyncio.sleep(2)
@@ -245,7 +245,7 @@ def test_a_cut_turn_never_answers_and_leaves_nothing_behind(turns: int) -> None:
             {"a": stubborn, "b": [Answerer()], "c": after(0.08, 3)}, fallback=dict.fromkeys("abc"), deadline_s=1
         )
         ears = Ears(TurnContextFrame)
-        async with started(join, ears) as session:
+        async with started(join, ears):
             tasks = len(asyncio.all_tasks())
             for turn in range(1, turns + 1):
                 await join.queue_frame(UserTurnFrame(turn_id=turn, text="hello"))
@@ -266,7 +266,7 @@ def test_a_cut_turn_never_answers_and_leaves_nothing_behind(turns: int) -> None:
 def test_an_interruption_of_an_older_turn_leaves_the_join_of_the_newer_one_alone() -> None:
     async def main() -> None:
         join, ears = Parallel({"a": after(0.05, 1)}, fallback={"a": 0}), Ears(TurnContextFrame)
-        async with started(join, ears) as session:
+        async with started(join, ears):
             await join.queue_frame(UserTurnFrame(turn_id=2, text="x"))
             await join.queue_frame(ReplyInterruptedFrame(turn_id=1))
             await asyncio.sleep(0.1)
@@ -277,7 +277,11 @@ def test_an_interruption_of_an_older_turn_leaves_the_join_of_the_newer_one_alone
 
 @pytest.mark.parametrize(
     ("branches", "options", "match"),
-    [({}, {}, "needs branches"), ({"a": after(0, 0)}, {}, "no fallback for a"), ({"a": after(0, 0)}, {"deadline_s": 0, "fallback": {"a": 1}}, "deadline_s is 0")],
+    [
+        ({}, {}, "needs branches"),
+        ({"a": after(0, 0)}, {}, "no fallback for a"),
+        ({"a": after(0, 0)}, {"deadline_s": 0, "fallback": {"a": 1}}, "deadline_s is 0"),
+    ],
 )
 def test_a_join_that_cannot_work_is_refused(branches: Any, options: Any, match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):

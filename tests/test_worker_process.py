@@ -115,7 +115,7 @@ def test_a_child_killed_between_requests_costs_nothing():
         worker = WorkerProcess("espeak", {})
         await speak(worker)
         os.kill(worker.pid, signal.SIGKILL)
-        while worker.pid is not None:  # noqa: ASYNC110 - there is no event for it; the loop polls its socket
+        while worker.pid is not None:
             await asyncio.sleep(0)
         assert await speak(worker) > 1.5
         await worker.close()

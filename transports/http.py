@@ -32,7 +32,7 @@ def session_id_of(path: str) -> str:
 
 
 class Routes:
-    """Answers what is not a WebSocket. `origins` are exact origins besides the server's own and loopback; `*` is all."""
+    """Answers what is not a WebSocket. `origins` are exact origins besides the server's own and loopback; `*`: all."""
 
     def __init__(self, *, origins: Sequence[str] = (), health: Callable[[], dict[str, Any]]) -> None:
         self._origins = frozenset(origins)  # allowed besides the server's own and loopback

@@ -44,7 +44,8 @@ def load_bot(path: str) -> ModuleType:
         raise UsageError(f"{path}: a bot script is a Python file, ending in .py")
     name = f"leibniz_bot_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

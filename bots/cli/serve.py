@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--port", type=int, default=int_of("PORT", 8004), help="port; 0: any (default: %(default)s)")
     parser.add_argument("--data", default=".leibniz", help="folder of the embedded Redis (default: %(default)s)")
     parser.add_argument("--idle", type=float, default=30.0, metavar="S", help="end a silent session after S seconds")
-    parser.add_argument("--insecure", action="store_true", help="allow an address that others can reach, without tokens")
+    parser.add_argument("--insecure", action="store_true", help="allow an address others can reach, without tokens")
     parser.add_argument("--log-level", default="INFO", metavar="LEVEL", help="DEBUG shows texts (default: %(default)s)")
     parser.set_defaults(run=run)
 

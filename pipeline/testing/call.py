@@ -1,11 +1,11 @@
 """`Call`: one conversation driven by a script, without a socket; `run_offline`: the same in virtual time.
 
-    async def script(call):
-        await call.types("where is my order")
-        await call.until_state("idle")
+async def script(call):
+    await call.types("where is my order")
+    await call.until_state("idle")
 
-    call = run_offline(build, script)
-    assert call.states == ["idle", "listening", "thinking", "speaking", "idle"]
+call = run_offline(build, script)
+assert call.states == ["idle", "listening", "thinking", "speaking", "idle"]
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ class Call:
         self.wire = MemoryWire()  # what the client got
         self.input = ClientInput()
         self.record = ConversationRecord(session_id, fields=fields)  # the live conversation
-        self.session = Session(
-            session_id, input=self.input, output=ClientOutput(wire=self.wire), record=self.record
-        )
+        self.session = Session(session_id, input=self.input, output=ClientOutput(wire=self.wire), record=self.record)
         self._build = build
 
     async def __aenter__(self) -> Call:

@@ -24,9 +24,7 @@ class EspeakVoice:
     an unknown voice is noticed by the first `speak`.
     """
 
-    def __init__(
-        self, *, voice: str = "en", rate_wpm: int = 165, pitch: int = 50, sample_rate: int = 16000
-    ) -> None:
+    def __init__(self, *, voice: str = "en", rate_wpm: int = 165, pitch: int = 50, sample_rate: int = 16000) -> None:
         if rate_wpm not in RATES:
             raise ConfigurationError(f"rate_wpm is {rate_wpm}; espeak-ng speaks 80 to 450 words a minute")
         if not 0 <= pitch <= 100:
