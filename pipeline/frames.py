@@ -6,7 +6,8 @@ among system frames. What brackets a reply is an uninterruptible `ControlFrame`:
  user side      UtteranceStartedFrame -> TextBufferFrame* -> UserTurnFrame | UtteranceDiscardedFrame
  before commit  SpeculativeTurnFrame*
  answer         TurnContextFrame -> ReplyStartedFrame -> (ReplyTextFrame, ReplySpeechFrame -> audio)* -> ReplyEndedFrame
- playback       ReplyAudibleFrame (gate, first audio) ... ReplyPlayedFrame (output, upstream, last sample played)
+ playback       ReplyAudibleFrame (gate, first audio), ReplyProgressFrame* (output, upstream, as words are heard) ...
+                ReplyPlayedFrame (output, upstream, last sample played)
  barge-in       SpeechChunkFrame* -> PlaybackPauseFrame -> PlaybackResumeFrame | BargeInFrame -> ReplyInterruptedFrame
 """
 
@@ -88,11 +89,20 @@ class SpeculativeTurnFrame(SystemFrame):
 
 @dataclass
 class UserTurnFrame(SystemFrame):
-    """One complete user turn. `turn_id` only grows; `joined` marks the same turn sent again with late words."""
+    """One complete user turn. `turn_id` only grows; `joined` marks the same turn sent again with late words.
+
+    A turn that a crash cut short is asked again under its `turn_id`, so whoever has a side effect passes
+    `idempotency_key` on: the same call of the same turn has the same key, in every process.
+    """
 
     turn_id: int = 0
     text: str = ""
     joined: bool = False
+    session_id: str = ""  # filled in by `Parallel`
+
+    def idempotency_key(self, call: str) -> str:
+        """Name one call with a side effect: `<session>:<turn_id>:<call>`."""
+        return f"{self.session_id}:{self.turn_id}:{call}"
 
 
 @dataclass
@@ -105,13 +115,17 @@ class BranchAnswerFrame(SystemFrame):
 
 @dataclass
 class TurnContextFrame(SystemFrame):
-    """Every branch's answer to one turn; `late` names the branches whose declared fallback stands in."""
+    """Every branch's answer to one turn; `late` names the branches whose declared fallback stands in.
+
+    `answered_ms` says how long each branch took that did answer.
+    """
 
     turn_id: int = 0
     text: str = ""
     answers: Mapping[str, Any] = field(default_factory=dict)
     late: tuple[str, ...] = ()
     join_ms: float = 0.0
+    answered_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -132,11 +146,15 @@ class ReplyEndedFrame(ControlFrame):
 
 @dataclass
 class ReplyTextFrame(ControlFrame):
-    """What the reply says, for client and record, ahead of its audio; `is_final` with the last of it."""
+    """What the reply says, for client and record, ahead of its audio; `is_final` with the last of it.
+
+    `is_rest` marks what is left to say of a reply that was recorded before a crash.
+    """
 
     turn_id: int = 0
     text: str = ""
     is_final: bool = False
+    is_rest: bool = False
 
 
 @dataclass
@@ -159,6 +177,15 @@ class ReplyAudibleFrame(SystemFrame):
     """The first audio of the reply to `turn_id` is passing the gate now; goes ahead of it."""
 
     turn_id: int = 0
+
+
+@dataclass
+class ReplyProgressFrame(SystemFrame):
+    """From the output, upstream: so much of the reply to `turn_id` is played, and these words have begun by now."""
+
+    turn_id: int = 0
+    played_ms: float = 0.0
+    heard: str = ""
 
 
 @dataclass

@@ -27,7 +27,7 @@ from pipecat.processors.frame_processor import FrameCallback, FrameDirection, Fr
 from pipecat.utils.errors import ErrorCategory
 
 from .conductor import MAX_TURN_TASKS, Conductor
-from .consumes import LIFECYCLE
+from .consumes import LIFECYCLE, handlers_of
 from .errors import ConfigurationError, ServiceError
 from .frames import ReplyInterruptedFrame
 from .stages import Stage
@@ -50,27 +50,23 @@ class Processor(FrameProcessor):
     _takes_all: ClassVar[bool] = False  # process_frame is overridden: every frame comes by
 
     def __init__(self, *, name: str | None = None) -> None:
-        self._taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
-        self._before: FrameProcessor | None = None  # what `_prev` stores, see there
-        self._down: dict[type[Frame], Handler] = {}  # frame type -> where a downstream push goes
-        self._up: dict[type[Frame], Handler] = {}  # the same upstream
-        self._own: dict[type[Frame], Handler] = {}  # frame type -> what this processor does with it
-        self._held: deque[tuple[Frame, FrameDirection, FrameCallback | None]] = deque()  # see MAX_HELD
-        self._is_open = False  # StartFrame has been here
-        self._is_paused = False  # data and control frames are held
-        self._is_system_paused = False  # all frames are held
-        self._is_hooked = False  # somebody registered one of Pipecat's frame event handlers
-        self._turn_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive
-        self._conductor: Conductor | None = None  # None until setup
+        self._engine_taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
+        self._engine_before: FrameProcessor | None = None  # what `_prev` stores, see there
+        self._engine_down: dict[type[Frame], Handler] = {}  # frame type -> where a downstream push goes
+        self._engine_up: dict[type[Frame], Handler] = {}  # the same upstream
+        self._engine_own: dict[type[Frame], Handler] = {}  # frame type -> what this processor does with it
+        self._engine_held: deque[tuple[Frame, FrameDirection, FrameCallback | None]] = deque()  # see MAX_HELD
+        self._engine_open = False  # StartFrame has been here
+        self._engine_paused = False  # data and control frames are held
+        self._engine_system_paused = False  # all frames are held
+        self._engine_hooked = False  # somebody registered one of Pipecat's frame event handlers
+        self._engine_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive
+        self._engine_conductor: Conductor | None = None  # None until setup
         super().__init__(name=name, enable_direct_mode=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = {
-            frame_type: name
-            for name, member in vars(cls).items()
-            for frame_type in getattr(member, "__consumes__", ())
-        }
+        own = handlers_of(cls, engine=Processor)
         cls._consumed = {**cls._consumed, **own}
         cls._takes_all = cls.process_frame is not Processor.process_frame
         if cls._takes_all and cls._consumed:
@@ -81,15 +77,15 @@ class Processor(FrameProcessor):
     @property
     def conductor(self) -> Conductor:
         """What the processors of this conversation share. Raises `ConfigurationError` before `setup`."""
-        if self._conductor is None:
+        if self._engine_conductor is None:
             raise ConfigurationError(f"{self} is not set up yet; run it in a pipeline first")
-        return self._conductor
+        return self._engine_conductor
 
     async def push_frame(self, frame: Frame, direction: FrameDirection = _DOWN) -> None:
         """Hand `frame` to the next processor that consumes it. Returns when the inline run is over."""
-        table = self._down if direction is _DOWN else self._up
+        table = self._engine_down if direction is _DOWN else self._engine_up
         deliver = table.get(frame.__class__) or self._route(frame.__class__, direction)
-        if self._taps or self._is_hooked:
+        if self._engine_taps or self._engine_hooked:
             await self._push_watched(deliver, frame, direction)
             return
         if deliver is None:
@@ -113,8 +109,8 @@ class Processor(FrameProcessor):
             work.close()
             raise ServiceError(f"{MAX_TURN_TASKS} turn tasks are running in this conversation; one more is refused")
         task = self.create_task(self._guarded(work), name or getattr(work, "__name__", "turn_task"))
-        self._turn_tasks.add(task)
-        task.add_done_callback(self._turn_tasks.discard)
+        self._engine_tasks.add(task)
+        task.add_done_callback(self._engine_tasks.discard)
         conductor.add(task, turn_id)
         return task
 
@@ -146,12 +142,12 @@ class Processor(FrameProcessor):
         """Take a frame from a neighbour, and handle it inline. Pipecat's name; nothing is queued unless paused."""
         handle = None
         if callback is None:
-            handle = self._own.get(frame.__class__) or self._find_own(frame.__class__)
+            handle = self._engine_own.get(frame.__class__) or self._find_own(frame.__class__)
         if handle is None:
             await self._queue_slow(frame, direction, callback)
             return
         try:
-            if self._taps:
+            if self._engine_taps:
                 await self._observe(self, frame, direction)
             await handle(frame, direction)
         except RecursionError:
@@ -165,9 +161,9 @@ class Processor(FrameProcessor):
             await self._interrupted(frame)
         await super().process_frame(frame, direction)
         if isinstance(frame, StartFrame):
-            self._is_open = True
+            self._engine_open = True
         elif isinstance(frame, CancelFrame):
-            self._held.clear()
+            self._engine_held.clear()
             self._forget_routes()
         if not self._takes_all:
             await (self._handler(frame.__class__) or self.push_frame)(frame, direction)
@@ -184,56 +180,60 @@ class Processor(FrameProcessor):
     def _must_hold(self, frame: Frame) -> bool:
         if self._cancelling:
             return False  # Pipecat drops it
-        if not self._is_open or self._is_system_paused:
+        if not self._engine_open or self._engine_system_paused:
             return True
         if isinstance(frame, SystemFrame):
-            return bool(self._held) and not self._is_paused  # while being released, in order
-        return self._is_paused or bool(self._held)
+            return bool(self._engine_held) and not self._engine_paused  # while being released, in order
+        return self._engine_paused or bool(self._engine_held)
 
     def _hold(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
-        if not self._held:
+        if not self._engine_held:
             self._forget_routes()
-        elif len(self._held) >= MAX_HELD:
-            dropped = self._held.popleft()[0]
+        elif len(self._engine_held) >= MAX_HELD:
+            dropped = self._engine_held.popleft()[0]
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
-        self._held.append((frame, direction, callback))
+        self._engine_held.append((frame, direction, callback))
 
     async def _release(self) -> None:
-        while self._held and self._is_open and not (self._is_paused or self._is_system_paused or self._cancelling):
-            frame, direction, callback = self._held[0]
+        while (
+            self._engine_held
+            and self._engine_open
+            and not (self._engine_paused or self._engine_system_paused or self._cancelling)
+        ):
+            frame, direction, callback = self._engine_held[0]
             try:
                 await super().queue_frame(frame, direction, callback)
             finally:
-                if self._held and self._held[0][0] is frame:
-                    self._held.popleft()
+                if self._engine_held and self._engine_held[0][0] is frame:
+                    self._engine_held.popleft()
 
     async def _interrupted(self, frame: InterruptionFrame) -> None:
-        if self._conductor is not None:
-            await self._conductor.on_interruption(frame)
-        if self._is_paused:
-            self._held = deque(item for item in self._held if not item[0].interruptible)
+        if self._engine_conductor is not None:
+            await self._engine_conductor.on_interruption(frame)
+        if self._engine_paused:
+            self._engine_held = deque(item for item in self._engine_held if not item[0].interruptible)
             await self.resume_processing_frames()
 
     # -- pause -------------------------------------------------------------------------------------------------
 
     async def pause_processing_frames(self) -> None:
         """Hold data and control frames until resumed; an interruption drops them and resumes."""
-        self._is_paused = True
+        self._engine_paused = True
         self._forget_routes()
 
     async def resume_processing_frames(self) -> None:
         """Hand on what was held, in order."""
-        self._is_paused = False
+        self._engine_paused = False
         await self._release()
 
     async def pause_processing_system_frames(self) -> None:
         """Hold every frame until `resume_processing_system_frames`."""
-        self._is_system_paused = True
+        self._engine_system_paused = True
         self._forget_routes()
 
     async def resume_processing_system_frames(self) -> None:
         """Hand on what was held, in order."""
-        self._is_system_paused = False
+        self._engine_system_paused = False
         await self._release()
 
     # -- set-up ------------------------------------------------------------------------------------------------
@@ -244,17 +244,17 @@ class Processor(FrameProcessor):
         observer = setup.observer
         if observer is not None:  # a WorkerObserver keeps its observers in a dict; anything else always watches
             proxies = getattr(observer, "_proxies", None)
-            self._taps = True if proxies is None else proxies
-        if self._conductor is None:
-            self._conductor = Conductor.of(setup.pipeline_worker)
-            self._conductor.join()
+            self._engine_taps = True if proxies is None else proxies
+        if self._engine_conductor is None:
+            self._engine_conductor = Conductor.of(setup.pipeline_worker)
+            self._engine_conductor.join()
 
     async def cleanup(self) -> None:
         """Leave the conversation and end own turn tasks. Overrides call `super().cleanup()`."""
-        if self._conductor is not None:
-            conductor, self._conductor = self._conductor, None
-            await conductor.leave(set(self._turn_tasks))
-        self._held.clear()
+        if self._engine_conductor is not None:
+            conductor, self._engine_conductor = self._engine_conductor, None
+            await conductor.leave(set(self._engine_tasks))
+        self._engine_held.clear()
         self._forget_routes()
         await super().cleanup()
 
@@ -282,7 +282,7 @@ class Processor(FrameProcessor):
         self._hooks_changed()
 
     def _hooks_changed(self) -> None:
-        self._is_hooked = any(
+        self._engine_hooked = any(
             event.handlers for name, event in self._event_handlers.items() if name.endswith("_frame")
         )
         self._forget_routes()
@@ -291,12 +291,12 @@ class Processor(FrameProcessor):
 
     @property
     def _prev(self) -> FrameProcessor | None:
-        return self._before
+        return self._engine_before
 
     @_prev.setter
     def _prev(self, processor: FrameProcessor | None) -> None:
         # Pipecat tells only the left processor of a link (by `link`); the right one learns of it by this assignment.
-        self._before = processor
+        self._engine_before = processor
         self._forget_routes()
 
     def link(self, processor: FrameProcessor) -> None:
@@ -307,14 +307,14 @@ class Processor(FrameProcessor):
 
     def _forget_routes(self) -> None:
         """Empty the tables of every processor whose route may pass or end here."""
-        if not self._is_open:  # nothing is remembered about a processor before its StartFrame
+        if not self._engine_open:  # nothing is remembered about a processor before its StartFrame
             return
-        self._own.clear()
+        self._engine_own.clear()
         for side in ("_prev", "_next"):
             node: FrameProcessor | None = self
             while isinstance(node, Processor):
-                node._down.clear()
-                node._up.clear()
+                node._engine_down.clear()
+                node._engine_up.clear()
                 node = getattr(node, side, None)
 
     def _handler(self, frame_type: type[Frame]) -> Handler | None:
@@ -326,22 +326,26 @@ class Processor(FrameProcessor):
 
     @property
     def _is_settled(self) -> bool:
-        return self._is_open and not (self._held or self._is_paused or self._is_system_paused or self._cancelling)
+        return self._engine_open and not (
+            self._engine_held or self._engine_paused or self._engine_system_paused or self._cancelling
+        )
 
     def _entry(self, frame_type: type[Frame]) -> Handler | None:
         """Where a frame of this type enters this processor; None if it passes by."""
-        if self._takes_all or self._is_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
+        if self._takes_all or self._engine_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
             return self.queue_frame
         return self._handler(frame_type)
 
     def _find_own(self, frame_type: type[Frame]) -> Handler | None:
         """What a frame from a neighbour meets here; None if it has to take Pipecat's way."""
-        if self._takes_all or self._is_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
+        if self._takes_all or self._engine_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
             return None
-        handle = self._own[frame_type] = self._handler(frame_type) or self.push_frame
+        handle = self._engine_own[frame_type] = self._handler(frame_type) or self.push_frame
         return handle
 
-    def _target(self, frame_type: type[Frame], direction: FrameDirection) -> tuple[FrameProcessor | None, Handler | None]:
+    def _target(
+        self, frame_type: type[Frame], direction: FrameDirection
+    ) -> tuple[FrameProcessor | None, Handler | None]:
         node: FrameProcessor | None = self
         while True:
             node = node._next if direction is _DOWN else node._prev
@@ -354,23 +358,23 @@ class Processor(FrameProcessor):
     def _route(self, frame_type: type[Frame], direction: FrameDirection) -> Handler | None:
         target, deliver = self._target(frame_type, direction)
         if deliver is not None and (not isinstance(target, Processor) or target._is_settled):
-            (self._down if direction is _DOWN else self._up)[frame_type] = deliver
+            (self._engine_down if direction is _DOWN else self._engine_up)[frame_type] = deliver
         return deliver
 
     async def _push_watched(self, deliver: Handler | None, frame: Frame, direction: FrameDirection) -> None:
-        if self._is_hooked:
+        if self._engine_hooked:
             await self._call_event_handler("on_before_push_frame", frame)
         try:
             if deliver is not None:
                 target: FrameProcessor = deliver.__self__  # type: ignore[attr-defined]
-                if self._taps:
+                if self._engine_taps:
                     await self._observe(target, frame, direction, is_entry=deliver.__name__ == "queue_frame")  # type: ignore[attr-defined]
                 await deliver(frame, direction)
         except RecursionError:
             raise
         except Exception as error:
             await _blame(deliver or self.push_frame, self, frame, error)
-        if self._is_hooked:
+        if self._engine_hooked:
             await self._call_event_handler("on_after_push_frame", frame)
 
     async def _observe(

@@ -10,7 +10,8 @@ empty value, fields that nobody here knows are left alone: others may add some.
  turn_id        0          timestamps     {}    "<from>_to_<to>" -> seconds
  text_buffer    []         last_update    0.0   unix seconds
  intent         {}         schema         1
- rag_results    {}
+ rag_results    {}         heard          ""    what was heard of llm_response, of a reply that is being spoken
+ is_pending     0          is_complete    0     the buffer's last fragment is not final; llm_response is all of it
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class ConversationFields:
     history: list[dict[str, Any]] = field(default_factory=list)
     last_update: float = 0.0
     timestamps: dict[str, float] = field(default_factory=dict)
+    heard: str = ""
+    is_pending: bool = False
+    is_complete: bool = False
 
     def to_fields(self) -> dict[str, str]:
         """The hash's fields. Never raises: what JSON cannot hold is written as its empty value."""
@@ -68,6 +72,9 @@ class ConversationFields:
             "history": to_json(trim_history(self.history), "[]"),
             "last_update": repr(float(self.last_update)),
             "timestamps": to_json(self.timestamps, "{}"),
+            "heard": valid_text(self.heard),
+            "is_pending": str(int(self.is_pending)),
+            "is_complete": str(int(self.is_complete)),
             "schema": str(SCHEMA),
         }
 
@@ -93,6 +100,9 @@ def parse(fields: Mapping[str, str]) -> ConversationFields:
         history=_read(fields, "history", _messages, []),
         last_update=_read(fields, "last_update", _seconds, 0.0),
         timestamps=_read(fields, "timestamps", _instants, {}),
+        heard=fields.get("heard", ""),
+        is_pending=_read(fields, "is_pending", _flag, False),
+        is_complete=_read(fields, "is_complete", _flag, False),
     )
 
 
@@ -126,7 +136,7 @@ def _read(fields: Mapping[str, str], name: str, convert: Callable[[str], T], emp
         return empty
     try:
         return convert(text)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise DamagedSnapshot(f"{name}: {type(error).__name__}") from error
 
 
@@ -135,6 +145,10 @@ def _count(text: str) -> int:
     if not 0 <= number < 2**53:
         raise ValueError(text)
     return number
+
+
+def _flag(text: str) -> bool:
+    return {"0": False, "1": True}[text]
 
 
 def _seconds(text: str) -> float:

@@ -80,6 +80,7 @@ class Utterance:
         self._is_voiced = False  # the speech detector hears voice
         self._has_onset = False  # voice began since the last commit
         self._has_vad = False  # a speech detector has ever spoken up
+        self._is_reopened = False  # a cut has put words back, and no word has come since
         self._is_client_paced = False  # the client does its own STT, so only the client ends turns
         self._no_words_s = no_words_s
         self._final_wait_s = final_wait_s
@@ -105,6 +106,11 @@ class Utterance:
         self.deadline = None
         return self._open()
 
+    def on_client_speaking(self) -> list[Action]:
+        """The client itself is sure that its user talks over the bot: what comes now is newer than the turn."""
+        self._has_onset = self._has_onset or self._is_bot_busy
+        return []
+
     def on_speech_stopped(self, now: float) -> list[Action]:
         """Voice ended, hangover included."""
         self._is_voiced = False
@@ -118,7 +124,7 @@ class Utterance:
         text = " ".join(text.split())
         if not text:
             return []
-        self._is_client_paced = is_client
+        self._is_client_paced, self._is_reopened = is_client, False
         if is_final and self.state is State.THINKING and not self._has_onset and not is_backchannel(text):
             return self._join(text)
         actions = self._open()
@@ -162,6 +168,7 @@ class Utterance:
             self.finals[:0] = self._answered
         self._answered = []
         self.state = State.LISTENING
+        self._is_reopened = True
         if not self._is_voiced and self.deadline is None:
             self.deadline = now + self._no_words_s
         actions: list[Action] = [Words(self.fragments, not self.pending)] if self.fragments else []
@@ -170,8 +177,8 @@ class Utterance:
     def on_deadline(self, now: float) -> list[Action]:
         """The awaited instant has come."""
         self.deadline = None
-        if self.fragments and not self._is_client_paced:
-            return self._commit()
+        if self.fragments and (self._is_reopened or not self._is_client_paced):
+            return self._commit()  # after a cut without a further word, the question that was cut is asked again
         return [] if self.fragments else self._discard("no_words")
 
     # -- steps -------------------------------------------------------------------------------------------------
@@ -220,5 +227,5 @@ class Utterance:
         return [Discarded(reason)]
 
     def _clear(self) -> None:
-        self.finals, self.pending, self.deadline = [], "", None
+        self.finals, self.pending, self.deadline, self._is_reopened = [], "", None, False
         self._has_onset = self._is_voiced

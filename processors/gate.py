@@ -54,7 +54,7 @@ class InterruptionGate(Processor):
         self._state = State.IDLE  # the conversation's, as the tracker said last
         self._turn_id = 0  # the newest turn seen: the one that an interruption cuts
         self._audible = 0  # the turn whose first audio has passed
-        self._is_paused = False  # the playback is held because of speech not yet confirmed
+        self._is_holding = False  # the playback is held because of speech not yet confirmed
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Follow the context ids of the TTS services upstream."""
@@ -114,14 +114,14 @@ class InterruptionGate(Processor):
     async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
         self._state = State(frame.state)
         if self._state is not State.SPEAKING:
-            self._is_paused = False
+            self._is_holding = False
         await self.push_frame(frame, direction)
 
     @consumes(SpeechChunkFrame)
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
-            await self._do(self._policy.on_speech(frame.confidence, frame.speech_ms, self._is_paused))
+            await self._do(self._policy.on_speech(frame.confidence, frame.speech_ms, self._is_holding))
 
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
@@ -140,7 +140,7 @@ class InterruptionGate(Processor):
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         is_ours = isinstance(frame, ReplyInterruptedFrame)
         self.fence.cut(frame.turn_id if is_ours else self._turn_id, born=frame.id)
-        self._is_paused = False
+        self._is_holding = False
         await self.push_frame(frame, direction)
 
     @property
@@ -151,13 +151,13 @@ class InterruptionGate(Processor):
         is_speaking = self._state is State.SPEAKING
         if decision is Decision.INTERRUPT:
             self.fence.cut(self._turn_id)
-            if is_speaking and not self._is_paused:
-                self._is_paused = True
+            if is_speaking and not self._is_holding:
+                self._is_holding = True
                 await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id))
             await self.push_frame(BargeInFrame(turn_id=self._turn_id), FrameDirection.UPSTREAM)
         elif decision is Decision.PAUSE and is_speaking:
-            self._is_paused = True
+            self._is_holding = True
             await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id))
         elif decision is Decision.RESUME:
-            self._is_paused = False
+            self._is_holding = False
             await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))

@@ -75,6 +75,8 @@ class Responder(Processor):
         self._not_understood = not_understood  # said when nothing is known
         self._unknown_is_not_understood = unknown_is_not_understood  # an unknown intent is enough for that
         self._open: int | None = None  # the turn whose reply may be cut: being answered, generated or played
+        self._is_replying = False  # its reply has begun, so its question is settled
+        self._cut_upto = 0  # turns up to this one were interrupted
         self._waiting_cuts = 0  # interruptions asked for and not yet sent; later frames wait behind them
         self.counts: Counter[str] = Counter()  # replies, cuts, stale (answers to turns no longer open)
 
@@ -87,10 +89,27 @@ class Responder(Processor):
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
+        if frame.joined and (frame.turn_id != self._open or self._is_replying):
+            await self._renew(frame)
+            return
         replaced, self._open = self._open, frame.turn_id
+        self._is_replying = False
         if replaced is not None and replaced != frame.turn_id:
             self._cut(replaced)
         await self._after_cuts(lambda: self.push_frame(frame, direction))
+
+    async def _renew(self, frame: UserTurnFrame) -> None:
+        """Late words came after the answer had begun, so they are a turn of their own, asked from the branches on.
+
+        Those of a turn that was cut are put back into the buffer by the turn aggregator when it hears of the cut.
+        """
+        if frame.turn_id <= self._cut_upto:
+            return
+        if self._open is not None:
+            self._cut(self._open)
+        self._open, self._is_replying = self.conductor.mint_turn_id(), False
+        turn = {"turn_id": self._open, "text": frame.text}
+        await self._after_cuts(lambda: self.broadcast_frame(UserTurnFrame, **turn))
 
     @consumes(TurnContextFrame)
     async def _on_context(self, frame: TurnContextFrame, direction: FrameDirection) -> None:
@@ -98,6 +117,7 @@ class Responder(Processor):
             if frame.turn_id != self._open:
                 self.counts["stale"] += 1
                 return
+            self._is_replying = True
             await self.push_frame(frame, direction)
             await self._reply(frame.turn_id, self._answer(frame))
 
@@ -137,6 +157,7 @@ class Responder(Processor):
         await self.push_frame(ReplyEndedFrame(turn_id=turn_id))
 
     def _cut(self, turn_id: int) -> None:
+        self._cut_upto = max(self._cut_upto, turn_id)
         self.counts["cuts"] += 1
         self._waiting_cuts += 1
         self.interrupt_reply(turn_id, then=self._cut_sent)

@@ -16,6 +16,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection
 
+from ..pipeline.bargein import BargeInPolicy, Decision
 from ..pipeline.consumes import consumes
 from ..pipeline.frames import (
     ClientFragmentFrame,
@@ -25,6 +26,7 @@ from ..pipeline.frames import (
     StateChangedFrame,
     TextBufferFrame,
     UnrecognizedSpeechFrame,
+    UserSpeakingFrame,
     UserTurnFrame,
     UtteranceDiscardedFrame,
     UtteranceStartedFrame,
@@ -38,8 +40,8 @@ from ..pipeline.utterance import UNCLEAR, Action, Committed, Discarded, Guessed,
 class TurnAggregator(Processor):
     """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; words are neither lost nor doubled.
 
-    Consumes: transcripts (interim, final), speech started/stopped, `UnrecognizedSpeechFrame`, client fragments and
-        turn ends, `StateChangedFrame` (a `StateTracker` downstream sends them), interruptions.
+    Consumes: transcripts (interim, final), speech started/stopped, `UnrecognizedSpeechFrame`, client fragments,
+        turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a `StateTracker` downstream sends them), interruptions.
     Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
         `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
     On barge-in: the words that interrupted stay and begin the next turn; if nothing of the cut reply was heard, the
@@ -48,8 +50,9 @@ class TurnAggregator(Processor):
 
     stage = Stage.TURNS
 
-    def __init__(self, *, utterance: Utterance | None = None) -> None:
+    def __init__(self, *, utterance: Utterance | None = None, policy: BargeInPolicy | None = None) -> None:
         super().__init__()
+        self._policy = policy or BargeInPolicy()  # the gate's: what of the client's own signals counts
         self._core = utterance or Utterance()  # the decisions
         self._turn_id = 0  # the newest turn committed here
         self._heard_turn_id = 0  # the newest turn of whose reply anything was audible
@@ -89,6 +92,17 @@ class TurnAggregator(Processor):
     @consumes(ClientTurnEndFrame)
     async def _on_client_turn_end(self, frame: Frame, direction: FrameDirection) -> None:
         await self._act(self._core.on_client_turn_end(self._now()))
+
+    @consumes(UserTurnFrame)
+    async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
+        self._turn_id = max(self._turn_id, frame.turn_id)  # the responder gave late words a turn of their own
+        await self.push_frame(frame, direction)
+
+    @consumes(UserSpeakingFrame)
+    async def _on_client_speaking(self, frame: UserSpeakingFrame, direction: FrameDirection) -> None:
+        if self._policy.on_client_says(frame.confidence) is Decision.INTERRUPT:
+            self._core.on_client_speaking()
+        await self.push_frame(frame, direction)
 
     @consumes(StateChangedFrame)
     async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:

@@ -18,16 +18,21 @@ class MemoryWire:
         self.sample_rate = sample_rate  # Hz of the audio
         self.messages: list[tuple[float, dict[str, Any]]] = []  # (loop time, message)
         self.audio: list[tuple[float, bytes]] = []  # (loop time, PCM16)
+        self.log: list[tuple[str, Any]] = []  # ("audio", PCM16) or (type, message), in the order of sending
 
     def send_audio(self, pcm: bytes) -> None:
         """Keep one chunk."""
         self.audio.append((self._now(), pcm))
+        self.log.append(("audio", pcm))
         del self.audio[:-MAX_MESSAGES]
 
     def send_text(self, message: str) -> None:
         """Keep one message."""
-        self.messages.append((self._now(), json.loads(message)))
+        decoded = json.loads(message)
+        self.messages.append((self._now(), decoded))
+        self.log.append((decoded["type"], decoded))
         del self.messages[:-MAX_MESSAGES]
+        del self.log[:-MAX_MESSAGES]
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         """Return the messages of one type, in order."""

@@ -1,0 +1,312 @@
+"""The proof of the fence: random conversations with awkward guests, in virtual time, and what must hold of each.
+
+Every sample of the bot's audio is the id of the turn that it answers, so the client can tell whose audio it hears. A
+schedule is drawn from a seed: who speaks when and how, which kind of voice service answers and how late, whether other
+queued guests stand in the chain, and where the user cuts in. Then:
+
+    stale     audio of turn n sent after `interrupted` n                                   must be 0
+    dropped   samples of an uncut reply that never arrived                                  must be 0
+    wedged    the conversation is not idle in the end                                       must be 0
+    lost      a word that was said and is in no turn                                        must be 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from pipecat.frames.frames import (
+    Frame,
+    InterruptionFrame,
+    SystemFrame,
+    TranscriptionFrame,
+    TTSAudioRawFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.settings import TTSSettings
+from pipecat.services.tts_service import TTSService
+
+from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
+from leibniz_voice.pipeline.frames import SpeechChunkFrame
+from leibniz_voice.pipeline.testing import Call, CallError, run_virtual
+from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
+from leibniz_voice.transports.protocol import UserSpeaking
+
+CHUNK_MS = 40  # of the voice's audio
+SAMPLE = np.int16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One schedule, drawn from a seed."""
+
+    seed: int
+    voice: str  # a key of VOICES
+    guests: tuple[bool, ...]  # a queued guest behind stt, behind the responder, behind the voice
+    branch_s: tuple[float, ...]  # delay of the branches, per turn
+    chunk_s: float  # the voice's time per chunk
+    chunks: tuple[int, ...]  # the reply's length, per turn
+    acts: tuple[tuple[str, float], ...]  # (what the user does, seconds after the one before)
+
+
+def plan(seed: int) -> Plan:
+    """Draw a schedule."""
+    dice = random.Random(seed)
+    turns = dice.randrange(2, 5)
+    acts: list[tuple[str, float]] = [("asks", 0.05)]
+    for _ in range(turns - 1):
+        kind = dice.choice(["asks", "asks", "client", "speech", "speech", "twice", "noise", "waits"])
+        acts.append((kind, dice.choice([0.0, 0.001, 0.01, 0.05, 0.2, 0.5, 1.0]) * dice.random() + dice.choice([0, 0, 0.06])))
+    return Plan(
+        seed=seed,
+        voice=dice.choice(sorted(VOICES)),
+        guests=tuple(dice.random() < 0.35 for _ in range(3)),
+        branch_s=tuple(dice.choice([0.0, 0.005, 0.05, 0.2]) * dice.random() for _ in range(16)),
+        chunk_s=dice.choice([0.0, 0.001, 0.01, 0.03]),
+        chunks=tuple(dice.randrange(2, 25) for _ in range(16)),
+        acts=tuple(acts),
+    )
+
+
+# -- voices: Pipecat TTS services with bad habits --------------------------------------------------------------
+
+
+class HttpVoice(TTSService):
+    """Yields audio from `run_tts`, as HTTP services do. The text is "<turn> <chunks>"."""
+
+    def __init__(self, chunk_s: float) -> None:
+        super().__init__(sample_rate=16000, push_stop_frames=False, settings=TTSSettings(model="m", voice="v", language=None))
+        self.chunk_s = chunk_s
+
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        for chunk in self.spoken(text, context_id):
+            await asyncio.sleep(self.chunk_s)
+            yield chunk
+
+    def spoken(self, text: str, context_id: str) -> list[TTSAudioRawFrame]:
+        turn, chunks = (int(word) for word in text.rstrip(".").split())
+        pcm = np.full(16 * CHUNK_MS, turn, SAMPLE).tobytes()
+        return [TTSAudioRawFrame(pcm, 16000, 1, context_id=context_id) for _ in range(chunks)]
+
+
+class StreamVoice(HttpVoice):
+    """Pushes labelled audio from a task of its own that no interruption stops, as sockets do."""
+
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        async def receive() -> None:
+            for chunk in self.spoken(text, context_id):
+                await asyncio.sleep(self.chunk_s)
+                await self.push_frame(chunk)
+            done.set()
+
+        done = asyncio.Event()
+        self.create_task(receive(), "receive")
+        await done.wait()  # its frames in order behind the audio; an interruption ends the wait, not the task
+        yield None
+
+
+class AwaitingVoice(HttpVoice):
+    """Awaits in its handling of system frames, so that they overtake each other's data."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, InterruptionFrame):
+            await asyncio.sleep(0.01)
+        await super().process_frame(frame, direction)
+
+
+class LateVoice(HttpVoice):
+    """Goes on speaking for a while after its cancellation."""
+
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        spoken = self.spoken(text, context_id)
+        for number, chunk in enumerate(spoken):
+            try:
+                await asyncio.sleep(self.chunk_s + 0.001)
+            except asyncio.CancelledError:
+                for late in spoken[number : number + 2]:
+                    await self.push_frame(late)
+                raise
+            yield chunk
+
+
+VOICES: dict[str, Callable[[float], TTSService]] = {
+    "http": HttpVoice,
+    "stream": StreamVoice,
+    "awaits": AwaitingVoice,
+    "late": LateVoice,
+}
+
+
+class Guest(FrameProcessor):
+    """A queued processor that is slow with some system frames."""
+
+    def __init__(self, dice: random.Random) -> None:
+        super().__init__()
+        self.dice = dice
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, SystemFrame) and self.dice.random() < 0.1:
+            await asyncio.sleep(self.dice.choice([0, 0.001, 0.01]))
+        await self.push_frame(frame, direction)
+
+
+# -- the pipeline ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Parts:
+    """The processors under proof; a deliberately broken variant replaces one."""
+
+    responder: type[Responder] = Responder
+    gate: type[InterruptionGate] = InterruptionGate
+    tracker: type[StateTracker] = StateTracker
+    turns: type[TurnAggregator] = TurnAggregator
+
+
+def builder(plan: Plan, parts: Parts) -> Callable[[Session], Pipeline]:
+    """Return the `build` of a plan's pipeline."""
+
+    async def ask(turn: UserTurnFrame) -> IntentResult:
+        await asyncio.sleep(plan.branch_s[turn.turn_id % 16])
+        return IntentResult("say", 1.0)
+
+    async def look_up(turn: UserTurnFrame) -> RetrievalResult:
+        return RetrievalResult([], f"{turn.turn_id} {plan.chunks[turn.turn_id % 16]}.")
+
+    def build(session: Session) -> Pipeline:
+        dice = random.Random(plan.seed)
+        guests = [[Guest(dice)] if there else [] for there in plan.guests]
+        fallback = {"intent": IntentResult(), "retrieval": RetrievalResult()}
+        return Pipeline(
+            [
+                session.input,
+                *guests[0],
+                parts.turns(),
+                Parallel({"intent": ask, "retrieval": look_up}, fallback=fallback),
+                parts.responder(templates={"say": "{context}"}),
+                *guests[1],
+                VOICES[plan.voice](plan.chunk_s),
+                *guests[2],
+                parts.gate(),
+                parts.tracker(record=session.record),
+                session.output,
+            ]
+        )
+
+    return build
+
+
+@dataclass
+class Verdict:
+    """What became of one schedule."""
+
+    plan: Plan
+    stale: int = 0  # samples
+    dropped: int = 0  # samples
+    wedged: bool = False
+    lost: int = 0  # words
+    cuts: int = 0
+    replies: int = 0
+    trace: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everything held."""
+        return not (self.stale or self.dropped or self.wedged or self.lost)
+
+
+@dataclass
+class User:
+    """Plays a plan's acts on a call."""
+
+    call: Call
+    said: list[str] = field(default_factory=list)
+
+    async def act(self, kind: str) -> None:
+        """Do one thing."""
+        call = self.call
+        if kind == "asks":
+            await self._says()
+        elif kind == "client":
+            await call.sends(UserSpeaking(confidence=0.9))
+            await self._says()
+        elif kind in ("speech", "twice"):
+            await self._speaks()
+            if kind == "twice":
+                await asyncio.sleep(0.004)
+                await self._speaks()
+        elif kind == "noise":
+            await call.pushes(SpeechChunkFrame(confidence=0.9, speech_ms=32))
+            await asyncio.sleep(0.03)
+            await call.pushes(SpeechChunkFrame())
+        else:
+            await asyncio.sleep(1)
+
+    def _word(self) -> str:
+        self.said.append(f"word{len(self.said)}")
+        return self.said[-1]
+
+    async def _says(self) -> None:
+        await self.call.types(self._word())
+
+    async def _speaks(self) -> None:
+        await self.call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
+        for chunk in range(1, 10):
+            await self.call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=32.0 * chunk))
+            await asyncio.sleep(0.032)
+        await self.call.pushes(TranscriptionFrame(text=self._word(), user_id="", timestamp=""))
+        await self.call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
+
+
+async def _run(plan: Plan, parts: Parts) -> Verdict:
+    async with Call(builder(plan, parts), session_id=f"seed{plan.seed}") as call:
+        user = User(call)
+        for kind, wait_s in plan.acts:
+            await asyncio.sleep(wait_s)
+            await user.act(kind)
+        verdict = Verdict(plan)
+        try:
+            await call.until(lambda: call.record.fields.state == "idle", "end", timeout_s=20)
+            await asyncio.sleep(1.0)  # whatever would still come, comes now
+            await call.until(lambda: call.record.fields.state == "idle", "end", timeout_s=20)
+        except CallError:
+            verdict.wedged = True
+        _judge(verdict, call, user)
+        return verdict
+
+
+def _judge(verdict: Verdict, call: Call, user: User) -> None:
+    order = [e for e in call.wire.log if e[0] in ("audio", "interrupted")]
+    heard: Counter[int] = Counter()
+    cut_upto = 0
+    cut: set[int] = set()
+    for kind, value in order:
+        if kind == "interrupted":
+            cut_upto = max(cut_upto, value["turn"])
+            cut.add(value["turn"])
+            continue
+        for turn, count in Counter(np.frombuffer(value, SAMPLE).tolist()).items():
+            heard[turn] += count
+            if 0 < turn <= cut_upto:
+                verdict.stale += count
+    answered = {m["turn"] for m in call.wire.of_type("response_ready")}
+    verdict.cuts, verdict.replies = len(cut), len(answered)
+    for turn in answered - cut:
+        if turn > cut_upto or turn not in cut:
+            verdict.dropped += max(0, verdict.plan.chunks[turn % 16] * 16 * CHUNK_MS - heard[turn])
+    texts = " ".join(u["text_buffer"] and " ".join(u["text_buffer"]) or "" for u in call.wire.of_type("state_update"))
+    verdict.lost = sum(word not in texts.split() for word in user.said)
+    if not verdict.is_good:
+        verdict.trace = "\n".join(f"{at:8.3f} {m}" for at, m in call.wire.messages)
+
+
+def prove(seed: int, parts: Parts | None = None) -> Verdict:
+    """Run one schedule in virtual time."""
+    return run_virtual(_run(plan(seed), parts or Parts()))
