@@ -20,19 +20,22 @@ from pipecat.utils.time import time_now_iso8601
 
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
-from ..pipeline.frames import UnrecognizedSpeechFrame
+from ..pipeline.frames import SpeechChunkFrame, UnrecognizedSpeechFrame
 from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
 PREROLL_MS = 500  # audio kept from before the VAD's start, which comes some 100 ms after the voice's
 MAX_UTTERANCES = 8  # waiting for the recogniser; full: the oldest is dropped with an error
+EARLY_MS = 96  # of quiet after which an utterance is recognised although it may go on
+QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
 ANSWER_S = 5.0  # from asking for an utterance's words to having them
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Utterance:
     pcm: bytes  # int16 mono
     sample_rate: int  # Hz
-    voiced_ms: float  # between the VAD's start and stop, at least what the VAD had heard by its start
+    voiced_ms: float  # of speech in it
+    is_wanted: asyncio.Future[bool]  # True: it ended here; False: the user went on, it is part of a longer one
 
 
 class EmbeddedSTT(Processor):
@@ -42,12 +45,15 @@ class EmbeddedSTT(Processor):
     which speech counts as none of them; `sample_rate` is the input's, for whoever configures it: audio is taken at the
     rate its frames say. Raises `ConfigurationError` for phrases it cannot hear, naming the word.
 
-       |<- pre-roll 500 ms ->|VAD start ............ VAD stop|   -> recognised -> TranscriptionFrame
+       |<- pre-roll 500 ms ->|VAD start ...... quiet for 96 ms ......... VAD stop| -> TranscriptionFrame
+                                               recognised by now, unless voice came back
+
+    The early start needs a VAD that tells of every chunk, as SileroVAD does; with others it begins at the VAD's stop.
 
     Speech longer than 15 s is cut there and goes on as the next utterance. An utterance during which the worker died is
     recognised by the next one.
 
-    Consumes: InputAudioRawFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
+    Consumes: InputAudioRawFrame, SpeechChunkFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
     Emits: the same first, then TranscriptionFrame (finalized, `text` as listed; `metadata["score"]`) or
         UnrecognizedSpeechFrame; an ErrorFrame upstream when the recogniser fails, and UnrecognizedSpeechFrame too
     On barge-in: nothing is dropped, as the words that interrupt are on their way through here.
@@ -70,6 +76,8 @@ class EmbeddedSTT(Processor):
         self._audio = bytearray()  # int16 mono: the pre-roll, and the utterance while there is one
         self._is_hearing = False  # between the VAD's start and stop
         self._voice_from = 0  # where in `_audio` the voice begins, bytes
+        self._quiet_from: int | None = None  # length of `_audio` when it fell quiet; None while there is voice
+        self._early: _Utterance | None = None  # handed over although it may go on; None most of the time
         self._utterances: asyncio.Queue[_Utterance] = asyncio.Queue(MAX_UTTERANCES)
         self._task: asyncio.Task[None] | None = None  # recognises them one by one; None outside setup and cleanup
 
@@ -93,12 +101,14 @@ class EmbeddedSTT(Processor):
     async def _on_audio(self, frame: InputAudioRawFrame, direction: FrameDirection) -> None:
         if frame.sample_rate != self._rate:
             self._rate = frame.sample_rate
+            self._on_voice()
             self._audio.clear()  # an utterance cannot go on at another rate; what was heard of it is lost
             self._voice_from = 0
         self._audio += frame.audio if frame.num_channels == 1 else _mono(frame)
         if self._is_hearing:
             if len(self._audio) >= MAX_UTTERANCE_S * self._rate * 2:
                 logger.warning(f"{self}: speech goes on for {MAX_UTTERANCE_S:g} s; it is cut here")
+                self._on_voice()  # whatever was handed over early, this is longer
                 self._finish()
         elif len(self._audio) > self._preroll * 2:
             del self._audio[: -self._preroll]
@@ -108,10 +118,36 @@ class EmbeddedSTT(Processor):
     async def _on_speech(self, frame: VADUserStartedSpeakingFrame, direction: FrameDirection) -> None:
         if not self._is_hearing:
             self._is_hearing = True
+            self._quiet_from = None
             del self._audio[: -self._preroll]
             voiced_ms = frame.metadata.get("speech_ms", frame.start_secs * 1000)
             self._voice_from = max(0, len(self._audio) - int(voiced_ms * self._rate / 1000) * 2)
         await self.push_frame(frame, direction)
+
+    @consumes(SpeechChunkFrame)
+    async def _on_chunk(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
+        if self._is_hearing:
+            if frame.confidence >= QUIET_BELOW:
+                self._on_voice()
+            else:
+                self._on_quiet()
+        await self.push_frame(frame, direction)
+
+    def _on_voice(self) -> None:
+        """Take back what was handed over early."""
+        self._quiet_from = None
+        early, self._early = self._early, None
+        if early is not None:
+            early.is_wanted.set_result(False)
+
+    def _on_quiet(self) -> None:
+        """Hand over early what would be the utterance if it stayed quiet."""
+        if self._quiet_from is None:
+            self._quiet_from = len(self._audio)
+        quiet_ms = (len(self._audio) - self._quiet_from) * 500 / self._rate
+        if self._early is None and quiet_ms >= EARLY_MS and not self._utterances.full():
+            self._early = self._utterance(quiet_ms)
+            self._utterances.put_nowait(self._early)
 
     @consumes(VADUserStoppedSpeakingFrame)
     async def _on_silence(self, frame: VADUserStoppedSpeakingFrame, direction: FrameDirection) -> None:
@@ -127,16 +163,23 @@ class EmbeddedSTT(Processor):
     def _preroll(self) -> int:
         return self._rate * PREROLL_MS // 1000 * 2  # bytes
 
-    def _finish(self, silence_ms: float = 0.0) -> None:
-        """Hand the utterance over; the next one begins."""
+    def _utterance(self, silence_ms: float) -> _Utterance:
         pcm = bytes(self._audio[: int(MAX_UTTERANCE_S * self._rate) * 2])
-        voiced_ms = (len(pcm) - self._voice_from) * 500 / self._rate - silence_ms
+        voiced_ms = max(0.0, (len(pcm) - self._voice_from) * 500 / self._rate - silence_ms)
+        return _Utterance(pcm, self._rate, voiced_ms, asyncio.get_running_loop().create_future())
+
+    def _finish(self, silence_ms: float = 0.0) -> None:
+        """Hand the utterance over, or say that the early one was all of it; the next one begins."""
+        utterance, self._early = self._early, None
+        if utterance is None:
+            utterance = self._utterance(silence_ms)
+            if self._utterances.full():
+                self._utterances.get_nowait()
+                logger.error(f"{self}: {MAX_UTTERANCES} utterances wait for the recogniser; the oldest is dropped")
+            self._utterances.put_nowait(utterance)
+        utterance.is_wanted.set_result(True)
         self._audio.clear()
         self._voice_from = 0
-        if self._utterances.full():
-            self._utterances.get_nowait()
-            logger.error(f"{self}: {MAX_UTTERANCES} utterances wait for the recogniser; the oldest is dropped")
-        self._utterances.put_nowait(_Utterance(pcm, self._rate, max(0.0, voiced_ms)))
 
     async def _run(self) -> None:
         try:
@@ -144,9 +187,14 @@ class EmbeddedSTT(Processor):
         except (ServiceError, ConfigurationError) as error:
             await self._report(error)
         while True:
-            await self._recognise(await self._utterances.get())
+            utterance = await self._utterances.get()
+            if utterance.is_wanted.done() and not utterance.is_wanted.result():
+                continue
+            heard = await self._recognise(utterance)
+            if await utterance.is_wanted:
+                await self._tell(utterance, heard)
 
-    async def _recognise(self, utterance: _Utterance) -> None:
+    async def _recognise(self, utterance: _Utterance) -> Recognition:
         heard = Recognition("", -1.0)
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -155,6 +203,9 @@ class EmbeddedSTT(Processor):
             await self._report(ServiceError(f"no answer within {ANSWER_S:g} s"))
         except (ServiceError, ConfigurationError) as error:
             await self._report(error)
+        return heard
+
+    async def _tell(self, utterance: _Utterance, heard: Recognition) -> None:
         logger.debug(f"{self}: {heard.best_guess!r} scores {heard.score:.5f}")
         if not heard.text:
             await self.push_frame(UnrecognizedSpeechFrame(voiced_ms=utterance.voiced_ms))

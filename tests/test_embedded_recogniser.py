@@ -33,7 +33,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import ConfigurationError, WorkerCrashed
-from leibniz_voice.pipeline.frames import UnrecognizedSpeechFrame
+from leibniz_voice.pipeline.frames import SpeechChunkFrame, UnrecognizedSpeechFrame
 from leibniz_voice.processors.embedded.espeak import EspeakVoice
 from leibniz_voice.processors.embedded.phrases import dictionary_of, normalise_phrase, number_words, phrase_book
 from leibniz_voice.processors.embedded.sphinx import Recognition, SphinxRecogniser
@@ -90,7 +90,7 @@ def padded(speech: np.ndarray, *, noise: float = 0.0, before_s: float = 0.5, aft
 async def asked(worker: WorkerProcess) -> None:
     """Wait until the worker has a request; there is no event for it."""
     async with asyncio.timeout(10):
-        while not worker.in_flight:  # noqa: ASYNC110
+        while not worker.in_flight:
             await asyncio.sleep(0)
 
 
@@ -266,7 +266,15 @@ class Bot:
     async def send(self, *frames: Frame) -> None:
         await self.worker.queue_frames(list(frames))
 
-    async def hear(self, speech: np.ndarray, *, rate: int = RATE, channels: int = 1) -> None:
+    async def hear(
+        self,
+        speech: np.ndarray,
+        *,
+        rate: int = RATE,
+        channels: int = 1,
+        is_told_of_chunks: bool = False,
+        has_ended: bool = True,
+    ) -> None:
         """Send quiet, speech, quiet as a microphone and a VAD with 100 ms onset and 300 ms hangover would."""
         pcm = np.frombuffer(padded(speech, before_s=1.0, after_s=0.3), np.int16)
         pcm = soxr.resample(pcm, RATE, rate) if rate != RATE else pcm
@@ -275,8 +283,12 @@ class Bot:
             InputAudioRawFrame(np.repeat(pcm[at : at + size], channels).tobytes(), rate, channels)
             for at in range(0, len(pcm), size)
         ]
-        frames.insert(55, VADUserStartedSpeakingFrame(start_secs=0.1))
-        await self.send(*frames, VADUserStoppedSpeakingFrame(stop_secs=0.3))
+        if is_told_of_chunks:
+            loud = [bool(np.abs(pcm[at : at + size].astype(int)).max() > 300) for at in range(0, len(pcm), size)]
+            told = [SpeechChunkFrame(confidence=0.9 * is_loud, speech_ms=100.0) for is_loud in loud]
+            frames = [frame for pair in zip(frames, told, strict=True) for frame in pair]
+        frames.insert(55 * (1 + is_told_of_chunks), VADUserStartedSpeakingFrame(start_secs=0.1))
+        await self.send(*frames, *[VADUserStoppedSpeakingFrame(stop_secs=0.3)] * has_ended)
 
 
 @asynccontextmanager
@@ -320,6 +332,41 @@ def test_unlisted_speech_is_reported_with_its_length_and_without_words():
             assert not bot.after.of(TranscriptionFrame)
             voiced_ms = bot.after.of(UnrecognizedSpeechFrame)[0].voiced_ms
             assert abs(voiced_ms - len(speech) / 16) < 50
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_the_words_are_known_when_the_vad_has_waited_for_the_end():
+    speech = own_voice(PHRASES[0])
+
+    async def main() -> None:
+        async with running() as bot:
+            await bot.hear(speech, is_told_of_chunks=True, has_ended=False)
+            worker = shared_worker("sphinx", SphinxRecogniser(phrases=PHRASES).options)
+            await asked(worker)
+            async with asyncio.timeout(10):
+                while worker.in_flight:
+                    await asyncio.sleep(0)
+            assert not bot.after.results
+            await bot.send(VADUserStoppedSpeakingFrame(stop_secs=0.3))
+            await bot.after.until(lambda: bot.after.results)
+            assert bot.after.results == [PHRASES[0]]
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_a_pause_within_an_utterance_does_not_cut_it():
+    # Quiet for 0.4 s between the words, and a VAD that waits longer.
+    first, second = own_voice("where is"), own_voice("my order")
+    speech = np.concatenate([first, np.zeros(3000, np.int16), second])
+
+    async def main() -> None:
+        async with running() as bot:
+            await bot.hear(speech, is_told_of_chunks=True)
+            await bot.after.until(lambda: bot.after.results)
+            assert bot.after.results == [PHRASES[0]]
 
     go(main)
 

@@ -103,7 +103,7 @@ async def running(**settings: Any) -> AsyncIterator[Bot]:
 async def asked(worker: WorkerProcess) -> None:
     """Wait until the worker has a request; there is no event for it."""
     async with asyncio.timeout(10):
-        while not worker.in_flight:  # noqa: ASYNC110
+        while not worker.in_flight:
             await asyncio.sleep(0)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 MODEL_RATE = 16000  # Hz that the acoustic model was trained on
+DITHER = 0.003  # of the loudest sample; in digital silence it lifts 87 of 90 phrases above the threshold to 90
 _GRAMMAR = {"beam": 1e-80, "pbeam": 1e-80, "wbeam": 1e-60}  # wide: with the default beams short words are lost
 _PHONES = {"beam": 1e-10, "pbeam": 1e-10, "lw": 2.0}  # narrow: 30 % faster than 1e-20, and separates as well
 
@@ -53,12 +54,19 @@ class Recogniser:
 
         The score is a log-likelihood ratio per frame in the decoder's own unit: about -0.0005 for a listed phrase.
         """
-        audio = pcm.tobytes()
+        audio = _dithered(pcm).tobytes()
         phrase, likelihood = _decode(self._phrases, audio)
         if not phrase or not is_wanted():
             return "", -math.inf
         _, best = _decode(self._phones, audio)
         return phrase, likelihood - best
+
+
+def _dithered(pcm: np.ndarray) -> np.ndarray:
+    """Add faint noise in proportion to the speech: digital silence is unlike what the model was trained on."""
+    sigma = DITHER * float(np.abs(pcm.astype(np.int32)).max(initial=0))
+    noise = np.random.default_rng(1).normal(0.0, sigma, len(pcm)) if sigma else 0.0
+    return np.clip(pcm + noise, -32768, 32767).astype(np.int16)
 
 
 def _decode(decoder: Any, audio: bytes) -> tuple[str, float]:
