@@ -42,6 +42,8 @@ class EspeakVoice:
 
     async def warm_up(self) -> None:
         """Start the process and the voice now, so that the first text need not wait for them (about 0.1 s)."""
+        if self.pid is not None:
+            return  # started for another conversation
         async with aclosing(self.speak("a")) as chunks:  # type: ignore[type-var]
             async for _ in chunks:
                 pass

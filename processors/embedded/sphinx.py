@@ -61,7 +61,8 @@ class SphinxRecogniser:
 
     async def warm_up(self) -> None:
         """Start the process and load the model now (about 0.3 s), so that the first utterance need not wait."""
-        await self.recognise(bytes(3200), 16000)
+        if self.pid is None:  # else started for another conversation
+            await self.recognise(bytes(3200), 16000)
 
     @property
     def pid(self) -> int | None:
