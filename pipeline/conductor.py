@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 from loguru import logger
 from pipecat.frames.frames import InterruptionFrame
 
+from .resume import Resumption
+
 SETTLE_S = 0.1  # how long an interruption waits for cancelled turn tasks; Pipecat waits 1 s per processor
 MAX_ACTIONS = 256  # waiting actions; past it the oldest is dropped with an error, which no honest pipeline reaches
 MAX_TURN_TASKS = 256  # turn tasks alive at once; past it a new one is refused
@@ -31,6 +33,8 @@ class Conductor:
 
     def __init__(self) -> None:
         self.turn_id = 0  # the newest turn id given out
+        self.session_id = ""  # the conversation's; "" where no state tracker says
+        self.resumption: Resumption | None = None  # where an earlier conversation goes on; None for a new one
         self.abandoned: deque[str] = deque(maxlen=64)  # names of turn tasks that swallowed their cancellation
         self._tasks: dict[asyncio.Task[Any], int | None] = {}  # turn task -> its turn, None: dies with any interruption
         self._actions: deque[Action] = deque()  # what the own task has still to do, oldest first

@@ -97,6 +97,9 @@ class Parallel(Processor):
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
+        if frame.turn_id < self._newest:  # overtaken on its way here
+            await self.push_frame(frame, direction)
+            return
         self._newest = frame.turn_id
         if self._join is not None:
             self._join.cancel()
@@ -120,10 +123,19 @@ class Parallel(Processor):
     async def _ask(self, turn: UserTurnFrame) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
+        turn.session_id = turn.session_id or self.conductor.session_id
+        answered_ms: dict[str, float] = {}
+
+        def note(task: asyncio.Task[Any]) -> None:
+            if _is_answered(task):
+                answered_ms[task.get_name().removeprefix("branch ")] = (loop.time() - started) * 1000
+
         asked = {
             loop.create_task(_answer(branch, turn), name=f"branch {name}"): name
             for name, branch in self._branches.items()
         }
+        for task in asked:
+            task.add_done_callback(note)
         try:
             await asyncio.wait(asked, timeout=self._deadline_s)
         finally:
@@ -136,9 +148,9 @@ class Parallel(Processor):
             return
         self.counts["joined"] += 1
         join_ms = (loop.time() - started) * 1000
-        await self.push_frame(
-            TurnContextFrame(turn_id=turn.turn_id, text=turn.text, answers=answers, late=late, join_ms=join_ms)
-        )
+        context = TurnContextFrame(turn_id=turn.turn_id, text=turn.text, answers=answers, late=late, join_ms=join_ms)
+        context.answered_ms = answered_ms
+        await self.push_frame(context)
 
     def _settle(self, name: str, task: asyncio.Task[Any]) -> Any:
         if _is_answered(task):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from .snapshot import ConversationFields
+from .states import State
 from .store import LogLine
 
 Changed = Callable[[LogLine | None, bool], None]
@@ -20,6 +21,7 @@ class ConversationRecord:
         self, session_id: str = "local", *, fields: ConversationFields | None = None, on_change: Changed | None = None
     ) -> None:
         self.session_id = session_id  # names the conversation in logs and the store
+        self.is_resumed = fields is not None  # whether an earlier conversation goes on
         self.fields = fields or ConversationFields()  # the conversation
         self._on_change = on_change  # told of each change: (transition or None, write at once?); None: nobody
 
@@ -33,6 +35,24 @@ class ConversationRecord:
         """Add one message to the history, the oldest falls out."""
         self.fields.history.append(message)
         del self.fields.history[:-MAX_HISTORY]
+
+    def adopt(self, stored: ConversationFields) -> None:
+        """Put an earlier conversation of this session, found while this one goes on, in front of it.
+
+        For a connection whose store came back: what is being said now stays as it is, nothing earlier is lost.
+        """
+        fields = self.fields
+        earlier = list(stored.history)
+        if stored.state in (State.THINKING, State.SPEAKING) and stored.llm_response:
+            cut = {"turn_id": stored.turn_id, "text": stored.llm_response, "heard": stored.heard, "interrupted": True}
+            earlier.append(cut)
+        fields.history[:0] = earlier
+        del fields.history[:-MAX_HISTORY]
+        fields.turn_number += stored.turn_number
+        fields.turn_id = max(fields.turn_id, stored.turn_id)
+        fields.timestamps = {**stored.timestamps, **fields.timestamps}
+        if not (fields.intent or fields.rag_results or fields.llm_response):
+            fields.intent, fields.rag_results = stored.intent, stored.rag_results
 
     def to_fields(self) -> dict[str, str]:
         """The stored hash's fields."""

@@ -38,6 +38,16 @@ _WHY = {  # the stage that came too late -> why it has to come earlier
 }
 
 
+def has_stage_before(processor: Any, stage: Stage) -> bool:
+    """Whether a processor of this stage stands upstream of `processor`, as far as its chain reaches."""
+    node = processor.previous
+    while node is not None:
+        if getattr(node, "stage", None) is stage:
+            return True
+        node = node.previous
+    return False
+
+
 def check_order(processors: Sequence[Any]) -> None:
     """Raise `PipelineOrderError` if declared stages decrease, or one processor stands twice."""
     if len({id(p) for p in processors}) < len(processors):

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from loguru import logger
-from pipecat.frames.frames import Frame, InterruptionFrame, StartFrame, VADUserStoppedSpeakingFrame
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    Frame,
+    InterruptionFrame,
+    LLMTextFrame,
+    StartFrame,
+    TTSTextFrame,
+    VADUserStoppedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
+from prometheus_client import Counter, Histogram
 
+from ..pipeline.callbacks import Callback, TransitionCallbacks
 from ..pipeline.consumes import consumes
 from ..pipeline.frames import (
     ReplyAudibleFrame,
     ReplyInterruptedFrame,
     ReplyPlayedFrame,
+    ReplyProgressFrame,
     ReplyTextFrame,
     SpeechChunkFrame,
     StateChangedFrame,
@@ -27,25 +37,41 @@ from ..pipeline.frames import (
     UtteranceDiscardedFrame,
     UtteranceStartedFrame,
 )
+from ..pipeline.log_lines import info_later
 from ..pipeline.processor import Processor
 from ..pipeline.record import ConversationRecord
-from ..pipeline.snapshot import ConversationFields
-from ..pipeline.stages import Stage
-from ..pipeline.states import Event, State, TurnMachine
+from ..pipeline.resume import RESUMED, Resumption, resumption_of
+from ..pipeline.stages import Stage, has_stage_before
+from ..pipeline.states import TABLE, Event, State, TurnMachine
+from ..pipeline.stock import SPEECH_FRAMES, Sign, StockSignals, Twins
 from ..pipeline.store import LogLine
 from ..pipeline.waterfall import Waterfall
 
-Callback = Callable[[ConversationFields], Awaitable[None] | None]
+_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2, 3, 5, 10, 30)
+TRANSITIONS = Counter("leibniz_transitions", "Moves of conversations", ["from", "to", "trigger"])
+LATENCY = Histogram("leibniz_turn_latency_seconds", "Parts of a turn", ["label"], buckets=_LATENCY_BUCKETS)
+BARGE_INS = Counter("leibniz_barge_ins", "Replies that the user cut")
+DISORDER = Counter("leibniz_latency_out_of_order", "Latencies left out because their instants were crossed", ["label"])
 
-MAX_CALLBACKS = 64  # async callbacks that may wait; past it a new one is dropped with a warning
-CALLBACK_S = 5.0  # how long one async callback may take
+_MOVES = {  # (from, event) -> its counter, timestamp key and words for the log
+    (state, event): (
+        TRANSITIONS.labels(state.value, target.value, event.value),
+        f"{state}_to_{target}",
+        f"{target.emoji} {{}} {state} -> {target} ({event})",
+    )
+    for state, row in TABLE.items()
+    for event, target in row.items()
+}
 
 
 class StateTracker(Processor):
     """Owns the conversation's state machine. Everybody else learns of it by `StateChangedFrame`s, both ways.
 
-    Consumes: what `pipeline.frames` lists for the user's side, the answer and the playback; interruptions. All go on,
-        but words that change nothing stay here.
+    With our `TurnAggregator` upstream it goes by our frames; in a stock Pipecat bot by Pipecat's (`pipeline.stock`).
+
+    Consumes: what `pipeline.frames` lists for the user's side, the answer and the playback; Pipecat's speech,
+        transcript, LLM response and bot speaking frames; interruptions. All go on, but words that change nothing, and
+        reports of progress, stay here.
     Emits: `StateChangedFrame` both ways, `TurnMeasuredFrame` at the end of a turn.
     On barge-in: passes through `interrupt` to `listening` in one step, empties buffer and response; what was generated
         goes to the history, with what was heard of it as soon as the output says.
@@ -56,14 +82,17 @@ class StateTracker(Processor):
     def __init__(self, *, record: ConversationRecord | None = None) -> None:
         super().__init__()
         self.record = record or ConversationRecord()  # the live conversation
-        self._machine = TurnMachine(_resumed_state(self.record.fields.state))  # the state
-        self._greeting_id = 0  # turn id of a greeting being spoken; 0: none
+        self._resumption = resumption_of(self.record.fields)  # where it goes on
+        self._machine = TurnMachine(self._resumption.state)  # the state
+        self._greeting_id = self._resumption.turn_id if self._resumption.is_greeting else 0  # being spoken; 0: none
+        self._response_turn = self._resumption.turn_id if self._resumption.rest is not None else 0  # `llm_response`'s
+        self._said_before = (self._resumption.turn_id, self._resumption.said)  # by another process: (turn, sentences)
         self._waterfall = Waterfall()  # the instants of this turn
         self._last_breakdown: dict[str, float] = {}  # of the last finished turn
-        self._callbacks: dict[State, list[Callback]] = {}  # state -> who wants to know
-        self._calls: asyncio.Queue[Awaitable[None]] | None = None  # async callbacks waiting; None before the first
-        self._caller: asyncio.Task[None] | None = None  # runs them one after the other
-        self._response_turn = 0  # the turn that `llm_response` answers
+        self._callbacks = TransitionCallbacks()  # whom else it concerns
+        self._twins = Twins()  # of broadcasts
+        self._stock = StockSignals()  # reads Pipecat's frames
+        self._is_stock = False  # nobody upstream makes turns of words: go by Pipecat's frames
 
     @property
     def state(self) -> State:
@@ -73,33 +102,36 @@ class StateTracker(Processor):
     def on_transition(self, *states: State) -> Callable[[Callback], Callback]:
         """Register a callback for entering any of `states` (none given: all). It gets the conversation.
 
-        Sync ones run in the step; async ones beside the pipeline, in order. One that raises is logged.
+        Sync ones run in the step; async ones beside the pipeline, in order, at most 64 waiting, 5 s each. One that
+        raises is logged.
         """
-
-        def register(callback: Callback) -> Callback:
-            for state in states or tuple(State):
-                self._callbacks.setdefault(state, []).append(callback)
-            return callback
-
-        return register
+        return self._callbacks.register(*states)
 
     def latency_breakdown(self) -> dict[str, float]:
         """Return the last finished turn's latencies: label -> ms."""
         return dict(self._last_breakdown)
 
-    async def cleanup(self) -> None:
-        """End the task of the async callbacks."""
-        if self._caller is not None:
-            self._caller.cancel()
-        await super().cleanup()
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Tell the other processors, before they start, where the conversation goes on."""
+        await super().setup(setup)
+        self.conductor.session_id = self.record.session_id
+        self.conductor.turn_id = max(self.conductor.turn_id, self.record.fields.turn_id)
+        self.conductor.resumption = self._resumption if self.record.is_resumed else None
 
-    # -- the user's side ---------------------------------------------------------------------------------------
+    async def cleanup(self) -> None:
+        """End the async callbacks."""
+        self._callbacks.close()
+        await super().cleanup()
 
     @consumes(StartFrame)
     async def _on_start(self, frame: StartFrame, direction: FrameDirection) -> None:
-        self.conductor.turn_id = max(self.conductor.turn_id, self.record.fields.turn_id)
+        self._is_stock = not has_stage_before(self, Stage.TURNS)
         self.record.fields.state = self.state
         await self.push_frame(frame, direction)
+        if self.record.is_resumed:
+            await self._tell(self.state, self.state, RESUMED)
+
+    # -- the user's side ---------------------------------------------------------------------------------------
 
     @consumes(SpeechChunkFrame)
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
@@ -110,67 +142,79 @@ class StateTracker(Processor):
     async def _on_speech_stopped(self, frame: VADUserStoppedSpeakingFrame, direction: FrameDirection) -> None:
         if self.state is State.LISTENING:
             self._waterfall.mark("user_silent", self._now() - frame.stop_secs, again=True)
-        await self.push_frame(frame, direction)
+            self._waterfall.mark("vad_end", self._now(), again=True)
+        await self._on_stock(frame, direction)
 
     @consumes(UtteranceStartedFrame)
     async def _on_utterance_started(self, frame: Frame, direction: FrameDirection) -> None:
-        if self._machine.can(Event.STT_START):
-            self.record.fields.text_buffer = []
-            await self._move(Event.STT_START)
+        await self._take_floor()
 
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
-        if frame.fragments and self._machine.can(Event.STT_START):
-            await self._move(Event.STT_START)
-        if self.state is not State.LISTENING:
-            return
-        if frame.is_final:
-            self._waterfall.mark("transcript", self._now(), again=True)
-        self.record.fields.text_buffer = list(frame.fragments)
-        self.record.changed()
-        await self.push_frame(frame, direction)
+        if frame.fragments:
+            await self._take_floor()
+        if self.state is State.LISTENING:
+            self._note_words(list(frame.fragments), is_final=frame.is_final)
+            await self.push_frame(frame, direction)
 
     @consumes(UtteranceDiscardedFrame)
     async def _on_discarded(self, frame: UtteranceDiscardedFrame, direction: FrameDirection) -> None:
-        if self._machine.can(Event.UTTERANCE_DISCARDED):
-            self.record.fields.text_buffer = []
-            await self._move(Event.UTTERANCE_DISCARDED)
+        await self._discard()
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
         fields = self.record.fields
-        if self._machine.can(Event.STT_START) and not frame.joined:
-            await self._move(Event.STT_START)
-        if self._machine.can(Event.VAD_END):
-            fields.turn_id = max(fields.turn_id, frame.turn_id)
-            if frame.text and " ".join(fields.text_buffer) != frame.text:
-                fields.text_buffer = [frame.text]
-            fields.intent, fields.rag_results, fields.llm_response = {}, {}, ""
-            self._waterfall.mark("committed", self._now(), again=True)
-            await self._move(Event.VAD_END)
+        if not frame.joined and frame.turn_id > fields.turn_id:
+            await self._take_floor()
+        if self._machine.can(Event.VAD_END) and frame.turn_id > fields.turn_id:
+            await self._commit(frame.turn_id, frame.text)
         elif frame.joined and frame.turn_id == fields.turn_id and self.state is State.THINKING:
             fields.text_buffer = [frame.text]
             self.record.changed()
         await self.push_frame(frame, direction)
+
+    async def _take_floor(self) -> None:
+        if self._machine.can(Event.STT_START):
+            self.record.fields.text_buffer = []
+            self._waterfall.mark("listening", self._now(), again=True)
+            await self._move(Event.STT_START)
+
+    def _note_words(self, fragments: list[str], *, is_final: bool) -> None:
+        if is_final:
+            self._waterfall.mark("transcript", self._now(), again=True)
+        self.record.fields.text_buffer, self.record.fields.is_pending = fragments, not is_final
+        self.record.changed()
+
+    async def _discard(self) -> None:
+        if self._machine.can(Event.UTTERANCE_DISCARDED):
+            self.record.fields.text_buffer = []
+            self._waterfall.restart()
+            await self._move(Event.UTTERANCE_DISCARDED)
+
+    async def _commit(self, turn_id: int, text: str) -> None:
+        fields = self.record.fields
+        fields.turn_id = turn_id
+        if text and " ".join(fields.text_buffer) != text:
+            fields.text_buffer = [text]
+        fields.intent, fields.rag_results, fields.is_pending = {}, {}, False
+        self._empty_response()
+        self._waterfall.mark("committed", self._now(), again=True)
+        await self._move(Event.VAD_END)
 
     # -- the answer --------------------------------------------------------------------------------------------
 
     @consumes(TurnContextFrame)
     async def _on_context(self, frame: TurnContextFrame, direction: FrameDirection) -> None:
         fields = self.record.fields
-        if frame.turn_id == fields.turn_id and self.state is State.THINKING:
-            self._waterfall.mark("joined", self._now(), again=True)
+        if frame.turn_id == fields.turn_id and self.state in (State.THINKING, State.SPEAKING):
+            now = self._now()
+            for name in ("intent", "retrieval"):
+                if name in frame.answered_ms:
+                    self._waterfall.mark(name, now - (frame.join_ms - frame.answered_ms[name]) / 1000, again=True)
+            self._waterfall.mark("joined", now, again=True)
             fields.intent = _as_json(frame.answers.get("intent"))
             fields.rag_results = _as_json(frame.answers.get("retrieval"))
             self.record.changed()
-            logger.info(
-                "{} turn {} intent={} results={} join_ms={:.0f}",
-                self.record.session_id,
-                frame.turn_id,
-                fields.intent.get("intent", "-"),
-                len(fields.rag_results.get("results", ())),
-                frame.join_ms,
-            )
         await self.push_frame(frame, direction)
 
     @consumes(ReplyTextFrame)
@@ -178,10 +222,13 @@ class StateTracker(Processor):
         fields = self.record.fields
         if frame.turn_id > fields.turn_id:  # a greeting's
             self._greeting_id = fields.turn_id = frame.turn_id
-        if frame.turn_id == fields.turn_id:
+        if frame.turn_id == fields.turn_id and not frame.is_rest:
+            self._waterfall.mark("first_text", self._now())
             if frame.turn_id != self._response_turn:
-                self._response_turn, fields.llm_response = frame.turn_id, ""
+                self._response_turn = frame.turn_id
+                self._empty_response()
             fields.llm_response = f"{fields.llm_response} {frame.text}".strip()
+            fields.is_complete = frame.is_final
             self.record.changed()
         await self.push_frame(frame, direction)
 
@@ -189,46 +236,116 @@ class StateTracker(Processor):
     async def _on_audible(self, frame: ReplyAudibleFrame, direction: FrameDirection) -> None:
         fields = self.record.fields
         if frame.turn_id == fields.turn_id:
-            self._waterfall.mark("audible", self._now())
+            self._waterfall.mark("first_audio", self._now())
             if self._machine.can(Event.RESPONSE_READY):
                 await self._move(Event.RESPONSE_READY)
             elif frame.turn_id == self._greeting_id and self._machine.can(Event.GREETING):
                 await self._move(Event.GREETING)
         await self.push_frame(frame, direction)
 
+    @consumes(ReplyProgressFrame)
+    async def _on_progress(self, frame: ReplyProgressFrame, direction: FrameDirection) -> None:
+        if frame.turn_id == self.record.fields.turn_id and self.state is State.SPEAKING:
+            self._waterfall.mark("heard", self._now() - frame.played_ms / 1000)
+            self.record.fields.heard = self._all_heard(frame.turn_id, frame.heard)
+            self.record.changed()
+
     @consumes(ReplyPlayedFrame)
     async def _on_played(self, frame: ReplyPlayedFrame, direction: FrameDirection) -> None:
-        fields = self.record.fields
         if not frame.complete:
             self._note_heard(frame)
-        elif frame.turn_id == fields.turn_id and self.state in (State.SPEAKING, State.THINKING):
-            is_spoken = self.state is State.SPEAKING
-            self._waterfall.mark("played", self._now())
-            is_reply = is_spoken and frame.turn_id != self._greeting_id
-            fields.turn_number += is_reply
-            self._remember(fields.llm_response if is_spoken else "", interrupted=False)
-            await self._move(Event.TTS_COMPLETE if is_spoken else Event.REPLY_ABANDONED)
-            await self._measured(frame.turn_id)
+        elif frame.turn_id == self.record.fields.turn_id:
+            await self._finish()
         await self.push_frame(frame, direction)
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         fields = self.record.fields
         is_stale = isinstance(frame, ReplyInterruptedFrame) and frame.turn_id < fields.turn_id
-        is_cut = not is_stale and self._machine.can(Event.BARGE_IN)
+        is_cut = not is_stale and not self._twins.is_second(frame) and self._machine.can(Event.BARGE_IN)
+        self._stock.read(frame)
         if is_cut:
+            BARGE_INS.inc()
             if self.state is State.SPEAKING:
                 fields.text_buffer = []
             self._remember("", interrupted=True)  # the output says next what was heard of it
-            fields.llm_response = ""
+            self._empty_response()
             self._waterfall.restart()
         await self.push_frame(frame, direction)
         if is_cut:
             await self._move(Event.BARGE_IN)
-            await self._move(Event.RESUME_LISTENING)
             self._waterfall.mark("listening", self._now())
+            await self._move(Event.RESUME_LISTENING)
+
+    async def _finish(self) -> None:
+        """The reply is complete and its last audio was played; or there was nothing to say."""
+        fields, turn_id = self.record.fields, self.record.fields.turn_id
+        if self.state not in (State.SPEAKING, State.THINKING):
+            return
+        is_spoken = self.state is State.SPEAKING
+        is_greeting = turn_id == self._greeting_id
+        self._waterfall.mark("played", self._now())
+        fields.turn_number += is_spoken and not is_greeting
+        self._remember(fields.llm_response if is_spoken else "", interrupted=False)
+        if is_spoken:
+            fields.heard = fields.llm_response
+        await self._move(Event.TTS_COMPLETE if is_spoken else Event.REPLY_ABANDONED)
+        await self._measured(turn_id)
+
+    # -- in a stock bot ----------------------------------------------------------------------------------------
+
+    @consumes(*SPEECH_FRAMES)
+    async def _on_stock(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, BotStartedSpeakingFrame):
+            self._waterfall.mark("sent", self._now())
+        if self._is_stock and not self._twins.is_second(frame):
+            await self._heed(self._stock.read(frame))
+        await self.push_frame(frame, direction)
+
+    @consumes(LLMTextFrame, TTSTextFrame)
+    async def _on_llm_text(self, frame: Any, direction: FrameDirection) -> None:
+        self._waterfall.mark("first_text", self._now())
+        fields = self.record.fields
+        if self._is_stock and self.state in (State.THINKING, State.SPEAKING):
+            if isinstance(frame, LLMTextFrame):
+                self._response_turn = fields.turn_id
+                fields.llm_response += frame.text
+            elif self._response_turn != fields.turn_id:  # the tokens do not come by here, the spoken words do
+                fields.llm_response = f"{fields.llm_response} {frame.text}".strip()
+            self.record.changed()
+        await self.push_frame(frame, direction)
+
+    async def _heed(self, sign: Sign | None) -> None:
+        words = self._stock.fragments
+        if sign is Sign.FLOOR or (sign is Sign.TURN_ENDED and words):
+            await self._take_floor()
+        if words and self.state is State.LISTENING and words != self.record.fields.text_buffer:
+            self._note_words(words, is_final=not self._stock.pending)
+        if sign is Sign.NOTHING_SAID:
+            await self._discard()
+        if sign is Sign.TURN_ENDED and self._machine.can(Event.VAD_END):
+            self._stock.restart()
+            await self._commit(self.conductor.mint_turn_id(), " ".join(words))
+        elif sign is Sign.AUDIBLE:
+            await self._sound()
+        elif sign is Sign.PLAYED:
+            await self._finish()
+
+    async def _sound(self) -> None:
+        if self._machine.can(Event.VAD_END):  # the end of the turn was missed
+            await self._heed(Sign.TURN_ENDED)
+        self._waterfall.mark("first_audio", self._now())
+        if self._machine.can(Event.GREETING):
+            self._greeting_id = self.record.fields.turn_id = self.conductor.mint_turn_id()
+            await self._move(Event.GREETING)
+        elif self._machine.can(Event.RESPONSE_READY):
+            await self._move(Event.RESPONSE_READY)
 
     # -- record ------------------------------------------------------------------------------------------------
+
+    def _empty_response(self) -> None:
+        fields = self.record.fields
+        fields.llm_response, fields.heard, fields.is_complete = "", "", False
 
     def _remember(self, heard: str, *, interrupted: bool) -> None:
         fields = self.record.fields
@@ -237,74 +354,63 @@ class StateTracker(Processor):
                 {"turn_id": fields.turn_id, "text": fields.llm_response, "heard": heard, "interrupted": interrupted}
             )
 
+    def _all_heard(self, turn_id: int, heard: str) -> str:
+        said_turn, said = self._said_before
+        return f"{said} {heard}".strip() if turn_id == said_turn else heard
+
     def _note_heard(self, frame: ReplyPlayedFrame) -> None:
-        logger.info("{} turn {} interrupted heard_ms={:.0f}", self.record.session_id, frame.turn_id, frame.played_ms)
+        info_later("{} turn {} interrupted heard_ms={:.0f}", self.record.session_id, frame.turn_id, frame.played_ms)
         for message in self.record.fields.history:
             if message.get("turn_id") == frame.turn_id and message.get("interrupted"):
-                message["heard"] = frame.heard
+                message["heard"] = self._all_heard(frame.turn_id, frame.heard)
                 self.record.changed()
 
     async def _measured(self, turn_id: int) -> None:
-        self._last_breakdown = self._waterfall.breakdown()
-        self._waterfall.restart()
+        waterfall, fields = self._waterfall, self.record.fields
+        self._last_breakdown = waterfall.breakdown()
+        for label, ms in self._last_breakdown.items():
+            LATENCY.labels(label).observe(ms / 1000)
+        for label in waterfall.out_of_order():
+            DISORDER.labels(label).inc()
+        info_later(
+            "{} turn {} ended intent={} results={} join_ms={:.0f} thinking_ms={:.0f}",
+            self.record.session_id,
+            turn_id,
+            fields.intent.get("intent", "-"),
+            len(fields.rag_results.get("results", ())),
+            self._last_breakdown.get("Join", 0.0),
+            self._last_breakdown.get("LLM Wait", 0.0),
+        )
+        waterfall.restart()
         await self.push_frame(TurnMeasuredFrame(turn_id=turn_id, latency_ms=self._last_breakdown))
 
     async def _move(self, event: Event) -> None:
         previous = self._machine.state
         state = self._machine.feed(event)
+        counter, timestamp, line = _MOVES[previous, event]
         fields, at = self.record.fields, time.time()
         fields.state = state
-        fields.timestamps[f"{previous}_to_{state}"] = at
-        if event is Event.STT_START:
-            self._waterfall.mark("listening", self._now(), again=True)
+        fields.timestamps[timestamp] = at
         is_urgent = event is Event.VAD_END or state is State.IDLE
         self.record.changed(LogLine(previous, state, event, fields.turn_id, at), flush=is_urgent)
-        logger.info("{} {} {} -> {} ({})", state.emoji, self.record.session_id, previous, state, event)
-        self._call_back(state)
+        counter.inc()
+        info_later(line, self.record.session_id)
+        self._callbacks.call(state, fields, self.create_task)
+        await self._tell(previous, state, event)
+
+    async def _tell(self, previous: State, state: State, trigger: str) -> None:
+        fields = self.record.fields
         await self.broadcast_frame(
             StateChangedFrame,
-            previous=str(previous),
-            state=str(state),
-            trigger=str(event),
+            previous=previous.value,
+            state=state.value,
+            trigger=str(trigger),
             turn_id=fields.turn_id,
             text_buffer=tuple(fields.text_buffer),
         )
 
-    def _call_back(self, state: State) -> None:
-        for callback in self._callbacks.get(state, ()):
-            try:
-                result = callback(self.record.fields)
-            except Exception:  # a user's callback must stop nothing
-                logger.exception("a callback for {} failed", state)
-                continue
-            if inspect.isawaitable(result):
-                self._call_later(result)
-
-    def _call_later(self, call: Any) -> None:
-        if self._calls is None:
-            self._calls = asyncio.Queue(MAX_CALLBACKS)
-            self._caller = self.create_task(self._run_calls(self._calls), "callbacks")
-        if self._calls.full():
-            call.close()
-            logger.warning("{} async callbacks wait; one more is dropped", MAX_CALLBACKS)
-        else:
-            self._calls.put_nowait(call)
-
-    async def _run_calls(self, calls: asyncio.Queue[Awaitable[None]]) -> None:
-        while True:
-            call = await calls.get()
-            try:
-                async with asyncio.timeout(CALLBACK_S):
-                    await call
-            except Exception:  # a user's callback must stop nothing
-                logger.exception("an async callback failed")
-
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def _resumed_state(stored: str) -> State:
-    return State.LISTENING if stored in (State.LISTENING, State.INTERRUPT) else State.IDLE
 
 
 def _as_json(answer: Any) -> dict[str, Any]:
