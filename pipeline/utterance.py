@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .backchannel import BACKCHANNELS, is_backchannel
+from .resume import Resumption
 from .states import State
 
 UNCLEAR = "(unclear)"  # stands in the buffer for speech that the recogniser could not read
@@ -80,6 +81,7 @@ class Utterance:
         self._is_voiced = False  # the speech detector hears voice
         self._has_onset = False  # voice began since the last commit
         self._has_vad = False  # a speech detector has ever spoken up
+        self._put_back = 0  # fragments in front that a cut has put there
         self._is_reopened = False  # a cut has put words back, and no word has come since
         self._is_client_paced = False  # the client does its own STT, so only the client ends turns
         self._no_words_s = no_words_s
@@ -99,6 +101,18 @@ class Utterance:
         return self.state in (State.THINKING, State.SPEAKING)
 
     # -- signals -----------------------------------------------------------------------------------------------
+
+    def resume(self, resumption: Resumption, now: float) -> list[Action]:
+        """Go on where another process left off."""
+        self.state = resumption.state
+        if self._is_bot_busy:
+            self._answered = [resumption.question] if resumption.question else []
+        elif self.state is State.LISTENING:
+            self.finals, self.pending = list(resumption.fragments), ""
+            if self.finals and resumption.is_pending:
+                self.pending = self.finals.pop()
+            self.deadline = now + self._no_words_s  # the end of the turn may have been lost with the old connection
+        return []
 
     def on_speech_started(self, now: float) -> list[Action]:
         """Voice began."""
@@ -164,6 +178,7 @@ class Utterance:
         """The reply was cut; the words collected meanwhile open the new turn, after the old ones if nothing was heard."""
         if not self._is_bot_busy:
             return []
+        self._put_back = 0 if was_heard else len(self._answered)
         if not was_heard:
             self.finals[:0] = self._answered
         self._answered = []
@@ -173,6 +188,13 @@ class Utterance:
             self.deadline = now + self._no_words_s
         actions: list[Action] = [Words(self.fragments, not self.pending)] if self.fragments else []
         return actions
+
+    def on_renewed(self, text: str) -> list[Action]:
+        """The responder gave the turn that was just cut another id, late words included: take back what was put back."""
+        del self.finals[: self._put_back]
+        self._put_back, self._answered, self.deadline, self._is_reopened = 0, [text], None, False
+        self.state = State.THINKING
+        return []
 
     def on_deadline(self, now: float) -> list[Action]:
         """The awaited instant has come."""
@@ -227,5 +249,5 @@ class Utterance:
         return [Discarded(reason)]
 
     def _clear(self) -> None:
-        self.finals, self.pending, self.deadline, self._is_reopened = [], "", None, False
+        self.finals, self.pending, self.deadline, self._is_reopened, self._put_back = [], "", None, False, 0
         self._has_onset = self._is_voiced

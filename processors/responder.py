@@ -23,6 +23,7 @@ from ..pipeline.frames import (
     UserTurnFrame,
 )
 from ..pipeline.processor import Processor
+from ..pipeline.resume import Resumption
 from ..pipeline.services import UNKNOWN, IntentResult, RetrievalResult
 from ..pipeline.stages import Stage
 
@@ -83,9 +84,18 @@ class Responder(Processor):
     @consumes(StartFrame)
     async def _on_start(self, frame: StartFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
-        if self._greeting:
+        resumption = self.conductor.resumption
+        if resumption is not None:
+            await self._resume(resumption)
+        elif self._greeting:
             self._open = turn_id = self.conductor.mint_turn_id()
             await self._reply(turn_id, self._greeting)
+
+    async def _resume(self, resumption: Resumption) -> None:
+        """Say the rest of what another process was saying; a turn to ask again comes from the turn aggregator."""
+        if resumption.rest is not None:
+            self._open, self._is_replying = resumption.turn_id, True
+            await self._reply(resumption.turn_id, resumption.rest, is_rest=True)
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
@@ -107,9 +117,14 @@ class Responder(Processor):
             return
         if self._open is not None:
             self._cut(self._open)
-        self._open, self._is_replying = self.conductor.mint_turn_id(), False
-        turn = {"turn_id": self._open, "text": frame.text}
-        await self._after_cuts(lambda: self.broadcast_frame(UserTurnFrame, **turn))
+        self._open = turn_id = self.conductor.mint_turn_id()
+        self._is_replying = False
+
+        async def ask_again() -> None:
+            if self._open == turn_id:  # else a newer turn has replaced it already
+                await self.broadcast_frame(UserTurnFrame, turn_id=turn_id, text=frame.text)
+
+        await self._after_cuts(ask_again)
 
     @consumes(TurnContextFrame)
     async def _on_context(self, frame: TurnContextFrame, direction: FrameDirection) -> None:
@@ -148,11 +163,11 @@ class Responder(Processor):
             return self._not_understood
         return direct_answer(intent, retrieval, self._templates, self._not_understood)
 
-    async def _reply(self, turn_id: int, text: str) -> None:
+    async def _reply(self, turn_id: int, text: str, *, is_rest: bool = False) -> None:
         self.counts["replies"] += 1
         logger.debug(f"turn {turn_id} is answered: {text}")
         await self.push_frame(ReplyStartedFrame(turn_id=turn_id))
-        await self.push_frame(ReplyTextFrame(turn_id=turn_id, text=text, is_final=True))
+        await self.push_frame(ReplyTextFrame(turn_id=turn_id, text=text, is_final=True, is_rest=is_rest))
         await self.push_frame(ReplySpeechFrame(turn_id=turn_id, text=text))
         await self.push_frame(ReplyEndedFrame(turn_id=turn_id))
 

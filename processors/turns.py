@@ -10,6 +10,7 @@ from pipecat.frames.frames import (
     Frame,
     InterimTranscriptionFrame,
     InterruptionFrame,
+    StartFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -64,6 +65,18 @@ class TurnAggregator(Processor):
             self._timer.cancel()
         await super().cleanup()
 
+    @consumes(StartFrame)
+    async def _on_start(self, frame: StartFrame, direction: FrameDirection) -> None:
+        resumption = self.conductor.resumption
+        actions: Sequence[Action] = ()
+        if resumption is not None:
+            self._turn_id = resumption.turn_id
+            actions = self._core.resume(resumption, self._now())
+        await self.push_frame(frame, direction)
+        if resumption is not None and resumption.must_ask:
+            await self.push_frame(UserTurnFrame(turn_id=resumption.turn_id, text=_spoken(resumption.question)))
+        await self._act(actions)
+
     @consumes(VADUserStartedSpeakingFrame)
     async def _on_speech_started(self, frame: Frame, direction: FrameDirection) -> None:
         actions = self._core.on_speech_started(self._now())
@@ -95,7 +108,10 @@ class TurnAggregator(Processor):
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
-        self._turn_id = max(self._turn_id, frame.turn_id)  # the responder gave late words a turn of their own
+        if frame.turn_id > self._turn_id:  # the responder gave late words a turn of their own
+            self._turn_id = frame.turn_id
+            self._core.on_renewed(frame.text)
+            self._arm()
         await self.push_frame(frame, direction)
 
     @consumes(UserSpeakingFrame)
@@ -144,8 +160,7 @@ class TurnAggregator(Processor):
             case Committed(text, is_joined):
                 if not is_joined:
                     self._turn_id = self.conductor.mint_turn_id()
-                text = " ".join(text.replace(UNCLEAR, " ").split())
-                return UserTurnFrame(turn_id=self._turn_id, text=text, joined=is_joined)
+                return UserTurnFrame(turn_id=self._turn_id, text=_spoken(text), joined=is_joined)
             case Discarded(reason):
                 return UtteranceDiscardedFrame(reason=reason)
 
@@ -160,3 +175,8 @@ class TurnAggregator(Processor):
     async def _on_deadline(self) -> None:
         self._timer = None
         await self._act(self._core.on_deadline(self._now()))
+
+
+def _spoken(text: str) -> str:
+    """The words without the marks of unclear speech."""
+    return " ".join(text.replace(UNCLEAR, " ").split())
