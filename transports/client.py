@@ -31,6 +31,7 @@ SEND_S = 2.0  # a send that takes longer is to a server that does not read
 CATCH_UP_S = 0.5  # a late client makes up for this much microphone audio, and skips the rest
 MAX_EVENTS = 20_000
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0  # back-off between two tries, doubled each time
+STABLE_S = 10.0  # a connection that lasted so long starts the count of tries anew
 FINAL = frozenset(
     {
         CloseCode.END,
@@ -61,8 +62,8 @@ class WebSocketClient:
             await client.until(lambda: client.state == "idle" and "speaking" in client.states, timeout_s=20)
 
     `url` is a server's address, with or without `/orchestrate` and `?session_id=`. Entering raises
-    `ConfigurationError` for wrong values and `ConnectionFailed` if there is no server; it is tried once. Later drops
-    are tried again, `retries` times each.
+    `ConfigurationError` for wrong values and `ConnectionFailed` if there is no server; it is tried once. A connection
+    that drops later is tried again up to `retries` times, counted anew once one has lasted 10 s.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class WebSocketClient:
         self.is_resumed = False  # whether the server knew the session
         self._token = token  # for the next connection; None: none
         self._retries = retries  # tries after a drop
+        self._tries = 0  # since the last connection that lasted
+        self._opened_s = 0.0  # loop time of the last connection
         self._on_event = on_event  # told of each event, in the step; None: nobody
         self._socket: ClientConnection | None = None  # None while disconnected
         self._start_s = 0.0  # loop time of the start of the call
@@ -177,6 +180,7 @@ class WebSocketClient:
         socket, message = await open_socket(self.url, self.session_id, self._hello())
         self.is_resumed = bool(message.get("resumed"))
         self._token = message.get("token", self._token)
+        self._opened_s = asyncio.get_running_loop().time()
         return socket
 
     def _hello(self) -> str:
@@ -205,10 +209,13 @@ class WebSocketClient:
                 return self._fail(failure)
 
     async def _reconnect(self, failure: ConnectionFailed) -> bool:
-        wait_s = FIRST_RETRY_S
-        for _ in range(self._retries):
+        now = asyncio.get_running_loop().time()
+        if now - self._opened_s > STABLE_S:
+            self._tries = 0
+        while self._tries < self._retries:
+            wait_s = min(FIRST_RETRY_S * 2**self._tries, LAST_RETRY_S)
+            self._tries += 1
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # not all clients of a restarted server at once
-            wait_s = min(2 * wait_s, LAST_RETRY_S)
             try:
                 socket = await self._open()
             except ConnectionFailed as error:

@@ -65,6 +65,7 @@ async def open_socket(url: str, session_id: str, hello: str) -> tuple[ClientConn
     except BaseException as error:
         if socket is not None:
             socket.transport.abort()
+            await socket.wait_closed()
         failure = _failure(url, error)
         if failure is None:
             raise

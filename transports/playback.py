@@ -86,7 +86,7 @@ class Playback:
         """Play up to now."""
         if self._start_s is None:
             return
-        due = int((now_s - self._start_s) * self.sample_rate) - self._position
+        due = round((now_s - self._start_s) * self.sample_rate) - self._position
         if due <= 0:
             return
         self._position += due
