@@ -4,7 +4,7 @@ Every sample of the bot's audio is the id of the turn that it answers, so the cl
 schedule is drawn from a seed: who speaks when and how, which kind of voice service answers and how late, whether other
 queued guests stand in the chain, and where the user cuts in. Then:
 
-    stale     audio of turn n sent after `interrupted` n                                   must be 0
+    stale     audio of turn n that passed the gate after n was cut, or was sent after `interrupted` n   must be 0
     dropped   samples of an uncut reply that never arrived                                  must be 0
     wedged    the conversation is not idle in the end                                       must be 0
     lost      a word that was said and is in no turn                                        must be 0
@@ -17,11 +17,13 @@ import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pipecat.frames.frames import (
     Frame,
     InterruptionFrame,
+    OutputAudioRawFrame,
     SystemFrame,
     TranscriptionFrame,
     TTSAudioRawFrame,
@@ -32,8 +34,18 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
 
-from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
-from leibniz_voice.pipeline.frames import SpeechChunkFrame
+from leibniz_voice.pipeline import (
+    BargeInFrame,
+    IntentResult,
+    Parallel,
+    Pipeline,
+    Processor,
+    RetrievalResult,
+    Session,
+    UserTurnFrame,
+    consumes,
+)
+from leibniz_voice.pipeline.frames import ReplyInterruptedFrame, SpeechChunkFrame
 from leibniz_voice.pipeline.testing import Call, CallError, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
@@ -61,8 +73,10 @@ def plan(seed: int) -> Plan:
     turns = dice.randrange(2, 5)
     acts: list[tuple[str, float]] = [("asks", 0.05)]
     for _ in range(turns - 1):
-        kind = dice.choice(["asks", "asks", "client", "speech", "speech", "twice", "noise", "waits"])
-        acts.append((kind, dice.choice([0.0, 0.001, 0.01, 0.05, 0.2, 0.5, 1.0]) * dice.random() + dice.choice([0, 0, 0.06])))
+        kind = dice.choice(["asks", "asks", "client", "speech", "word", "word", "twice", "noise", "waits"])
+        acts.append(
+            (kind, dice.choice([0.0, 0.001, 0.01, 0.05, 0.2, 0.5, 1.0]) * dice.random() + dice.choice([0, 0, 0.06]))
+        )
     return Plan(
         seed=seed,
         voice=dice.choice(sorted(VOICES)),
@@ -81,7 +95,9 @@ class HttpVoice(TTSService):
     """Yields audio from `run_tts`, as HTTP services do. The text is "<turn> <chunks>"."""
 
     def __init__(self, chunk_s: float) -> None:
-        super().__init__(sample_rate=16000, push_stop_frames=False, settings=TTSSettings(model="m", voice="v", language=None))
+        super().__init__(
+            sample_rate=16000, push_stop_frames=False, settings=TTSSettings(model="m", voice="v", language=None)
+        )
         self.chunk_s = chunk_s
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
@@ -157,6 +173,33 @@ class Guest(FrameProcessor):
         await self.push_frame(frame, direction)
 
 
+class Probe(Processor):
+    """Stands on both sides of the gate and writes down, in order, what is cut and what passes."""
+
+    def __init__(self, log: list[tuple[str, Any]]) -> None:
+        super().__init__()
+        self.log = log
+
+    @consumes(BargeInFrame)
+    async def _on_barge_in(self, frame: BargeInFrame, direction: FrameDirection) -> None:
+        self.log.append(("cut", frame.turn_id))  # the gate has decided it in this very step
+        await self.push_frame(frame, direction)
+
+    @consumes(ReplyInterruptedFrame)
+    async def _on_interruption(self, frame: ReplyInterruptedFrame, direction: FrameDirection) -> None:
+        self.log.append(("cut", frame.turn_id))
+        await self.push_frame(frame, direction)
+
+
+class After(Probe):
+    """The one behind the gate: audio that comes here has passed."""
+
+    @consumes(OutputAudioRawFrame)
+    async def _on_audio(self, frame: OutputAudioRawFrame, direction: FrameDirection) -> None:
+        self.log.append(("audio", frame.audio))
+        await self.push_frame(frame, direction)
+
+
 # -- the pipeline ----------------------------------------------------------------------------------------------
 
 
@@ -170,8 +213,8 @@ class Parts:
     turns: type[TurnAggregator] = TurnAggregator
 
 
-def builder(plan: Plan, parts: Parts) -> Callable[[Session], Pipeline]:
-    """Return the `build` of a plan's pipeline."""
+def builder(plan: Plan, parts: Parts, log: list[tuple[str, Any]]) -> Callable[[Session], Pipeline]:
+    """Return the `build` of a plan's pipeline; `log` is the probes'."""
 
     async def ask(turn: UserTurnFrame) -> IntentResult:
         await asyncio.sleep(plan.branch_s[turn.turn_id % 16])
@@ -194,7 +237,9 @@ def builder(plan: Plan, parts: Parts) -> Callable[[Session], Pipeline]:
                 *guests[1],
                 VOICES[plan.voice](plan.chunk_s),
                 *guests[2],
+                Probe(log),
                 parts.gate(),
+                After(log),
                 parts.tracker(record=session.record),
                 session.output,
             ]
@@ -242,6 +287,8 @@ class User:
             if kind == "twice":
                 await asyncio.sleep(0.004)
                 await self._speaks()
+        elif kind == "word":
+            await self._speaks(chunks=5)  # too short to confirm it; the word does
         elif kind == "noise":
             await call.pushes(SpeechChunkFrame(confidence=0.9, speech_ms=32))
             await asyncio.sleep(0.03)
@@ -256,9 +303,9 @@ class User:
     async def _says(self) -> None:
         await self.call.types(self._word())
 
-    async def _speaks(self) -> None:
+    async def _speaks(self, chunks: int = 9) -> None:
         await self.call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
-        for chunk in range(1, 10):
+        for chunk in range(1, chunks + 1):
             await self.call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=32.0 * chunk))
             await asyncio.sleep(0.032)
         await self.call.pushes(TranscriptionFrame(text=self._word(), user_id="", timestamp=""))
@@ -266,7 +313,8 @@ class User:
 
 
 async def _run(plan: Plan, parts: Parts) -> Verdict:
-    async with Call(builder(plan, parts), session_id=f"seed{plan.seed}") as call:
+    gate_log: list[tuple[str, Any]] = []
+    async with Call(builder(plan, parts, gate_log), session_id=f"seed{plan.seed}") as call:
         user = User(call)
         for kind, wait_s in plan.acts:
             await asyncio.sleep(wait_s)
@@ -278,33 +326,38 @@ async def _run(plan: Plan, parts: Parts) -> Verdict:
             await call.until(lambda: call.record.fields.state == "idle", "end", timeout_s=20)
         except CallError:
             verdict.wedged = True
+        verdict.stale += _stale(gate_log)
         _judge(verdict, call, user)
         return verdict
 
 
 def _judge(verdict: Verdict, call: Call, user: User) -> None:
-    order = [e for e in call.wire.log if e[0] in ("audio", "interrupted")]
     heard: Counter[int] = Counter()
-    cut_upto = 0
-    cut: set[int] = set()
-    for kind, value in order:
-        if kind == "interrupted":
-            cut_upto = max(cut_upto, value["turn"])
-            cut.add(value["turn"])
-            continue
-        for turn, count in Counter(np.frombuffer(value, SAMPLE).tolist()).items():
-            heard[turn] += count
-            if 0 < turn <= cut_upto:
-                verdict.stale += count
+    for _, pcm in call.wire.audio:
+        heard.update(np.frombuffer(pcm, SAMPLE).tolist())
+    sent = [("cut", m["turn"]) if kind == "interrupted" else (kind, m) for kind, m in call.wire.log]
+    verdict.stale += _stale(sent)
+    cut = {turn for kind, turn in sent if kind == "cut"}
     answered = {m["turn"] for m in call.wire.of_type("response_ready")}
     verdict.cuts, verdict.replies = len(cut), len(answered)
     for turn in answered - cut:
-        if turn > cut_upto or turn not in cut:
-            verdict.dropped += max(0, verdict.plan.chunks[turn % 16] * 16 * CHUNK_MS - heard[turn])
+        verdict.dropped += max(0, verdict.plan.chunks[turn % 16] * 16 * CHUNK_MS - heard[turn])
     texts = " ".join(u["text_buffer"] and " ".join(u["text_buffer"]) or "" for u in call.wire.of_type("state_update"))
     verdict.lost = sum(word not in texts.split() for word in user.said)
     if not verdict.is_good:
         verdict.trace = "\n".join(f"{at:8.3f} {m}" for at, m in call.wire.messages)
+
+
+def _stale(log: list[tuple[str, Any]]) -> int:
+    """Samples of a turn that come after the cut of it or of a newer one."""
+    cut_upto = stale = 0
+    for kind, value in log:
+        if kind == "cut":
+            cut_upto = max(cut_upto, value)
+        elif kind == "audio":
+            samples = np.frombuffer(value, SAMPLE)
+            stale += int(np.count_nonzero((samples > 0) & (samples <= cut_upto)))
+    return stale
 
 
 def prove(seed: int, parts: Parts | None = None) -> Verdict:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from loguru import logger
-from pipecat.frames.frames import Frame, InterruptionFrame
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.frames.frames import Frame, InterruptionFrame, TextFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
+from leibniz_voice.pipeline import Pipeline, Processor, Session
 from leibniz_voice.pipeline.bargein import Decision
 from leibniz_voice.pipeline.consumes import consumes
 from leibniz_voice.pipeline.frames import (
@@ -16,8 +19,10 @@ from leibniz_voice.pipeline.frames import (
     ReplyEndedFrame,
     ReplyInterruptedFrame,
     ReplyStartedFrame,
+    TurnContextFrame,
     UserTurnFrame,
 )
+from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder
 
 from .proof import Parts, Verdict, prove
@@ -141,28 +146,98 @@ class InterruptsFromThePusher(Responder):
             await self.conductor.cancel_turn_tasks(frame.turn_id)
             await self.broadcast_frame(ReplyInterruptedFrame, turn_id=frame.turn_id)
 
-    @consumes(UserTurnFrame)
-    async def _on_next(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
-        if self._open is not None and self._open != frame.turn_id:
-            old, self._open = self._open, None
-            self._cut_upto = old
-            await self.conductor.cancel_turn_tasks(old)
-            await self.broadcast_frame(ReplyInterruptedFrame, turn_id=old)
-        await self._on_turn(frame, direction)
-
 
 @pytest.mark.parametrize(
-    "parts",
-    [
-        Parts(gate=OpensOnAnyMarker),
-        Parts(gate=GoesByMarkers),
-        Parts(gate=MovesWithTheInterruption),
-        Parts(gate=BroadcastsItself),
-        Parts(gate=NeverOpensAgain),
-        Parts(responder=LosableMarkers),
-        Parts(responder=InterruptsFromThePusher),
-    ],
-    ids=lambda parts: (parts.gate if parts.gate is not InterruptionGate else parts.responder).__name__,
+    "gate", [OpensOnAnyMarker, GoesByMarkers, MovesWithTheInterruption, BroadcastsItself, NeverOpensAgain]
 )
-def test_a_broken_variant_is_caught(parts: Parts) -> None:
-    assert failures(SEARCH, parts, enough=1)
+def test_a_broken_gate_is_caught(gate: type[InterruptionGate]) -> None:
+    assert failures(SEARCH, Parts(gate=gate), enough=1)
+
+
+# -- two properties that take a moment of their own ------------------------------------------------------------
+
+
+class Busy(FrameProcessor):
+    """A queued guest that takes 50 ms for a text."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        await self.push_frame(frame, direction)
+        if isinstance(frame, TextFrame):
+            await asyncio.sleep(0.05)
+
+
+class Ears(Processor):
+    """Remembers markers and interruptions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[Frame] = []
+
+    @consumes(ReplyStartedFrame, ReplyEndedFrame, ReplyInterruptedFrame)
+    async def _on_any(self, frame: Frame, direction: FrameDirection) -> None:
+        self.heard.append(frame)
+        await self.push_frame(frame, direction)
+
+
+class Cutter(Processor):
+    """Cuts turn 1 when a text comes by, in whoever's task that is."""
+
+    @consumes(TextFrame)
+    async def _on_text(self, frame: Frame, direction: FrameDirection) -> None:
+        await self.push_frame(BargeInFrame(turn_id=1), FrameDirection.UPSTREAM)
+
+
+def markers_survive(responder: Responder) -> bool:
+    """Whether a reply's markers come through a busy guest that an interruption from elsewhere flushes."""
+
+    async def main() -> list[type[Frame]]:
+        guest, ears = Busy(), Ears()
+        session = Session("s", input=responder, output=ears)
+        await session.start(lambda s: Pipeline([s.input, guest, s.output]))
+        await guest.queue_frame(TextFrame(text="busy"))
+        await asyncio.sleep(0.01)
+        await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
+        await responder.queue_frame(TurnContextFrame(turn_id=1, text="hello"))
+        await asyncio.sleep(0.01)
+        await guest.queue_frame(InterruptionFrame())
+        await asyncio.sleep(0.2)
+        await session.cancel()
+        return [type(frame) for frame in ears.heard]
+
+    return run_virtual(main()) == [ReplyStartedFrame, ReplyEndedFrame]
+
+
+def interruption_is_whole(responder: Responder) -> bool:
+    """Whether an interruption reaches both ends although the task that asked for it is cancelled meanwhile."""
+
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+        await asyncio.sleep(0.2)
+
+    async def main() -> tuple[int, int]:
+        before, guest, after = Ears(), Busy(), Ears()
+        session = Session("s", input=before, output=after)
+        await session.start(lambda s: Pipeline([s.input, guest, responder, Cutter(), s.output]))
+        await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
+        responder.turn_task(stubborn(), turn_id=1)
+        await asyncio.sleep(0)
+        await guest.queue_frame(TextFrame(text="cut it"))
+        await asyncio.sleep(0.05)
+        await guest.queue_frame(InterruptionFrame())
+        await asyncio.sleep(1)
+        await session.cancel()
+        return len(before.heard), len(after.heard)
+
+    return run_virtual(main()) == (1, 1)
+
+
+def test_a_replys_markers_survive_the_flush_of_a_queue() -> None:
+    assert markers_survive(Responder())
+    assert not markers_survive(LosableMarkers())
+
+
+def test_an_interruption_is_whole_whoever_is_cancelled() -> None:
+    assert interruption_is_whole(Responder())
+    assert not interruption_is_whole(InterruptsFromThePusher())
