@@ -190,6 +190,11 @@ class Probe(Processor):
         self.log.append(("cut", frame.turn_id))
         await self.push_frame(frame, direction)
 
+    @consumes(UserTurnFrame)
+    async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
+        self.log.append(("turn", frame.text))
+        await self.push_frame(frame, direction)
+
 
 class After(Probe):
     """The one behind the gate: audio that comes here has passed."""
@@ -327,11 +332,13 @@ async def _run(plan: Plan, parts: Parts) -> Verdict:
         except CallError:
             verdict.wedged = True
         verdict.stale += _stale(gate_log)
-        _judge(verdict, call, user)
+        asked = " ".join(text for kind, text in gate_log if kind == "turn").split()
+        verdict.lost = sum(word not in asked for word in user.said)
+        _judge(verdict, call)
         return verdict
 
 
-def _judge(verdict: Verdict, call: Call, user: User) -> None:
+def _judge(verdict: Verdict, call: Call) -> None:
     heard: Counter[int] = Counter()
     for _, pcm in call.wire.audio:
         heard.update(np.frombuffer(pcm, SAMPLE).tolist())
@@ -342,8 +349,6 @@ def _judge(verdict: Verdict, call: Call, user: User) -> None:
     verdict.cuts, verdict.replies = len(cut), len(answered)
     for turn in answered - cut:
         verdict.dropped += max(0, verdict.plan.chunks[turn % 16] * 16 * CHUNK_MS - heard[turn])
-    texts = " ".join(u["text_buffer"] and " ".join(u["text_buffer"]) or "" for u in call.wire.of_type("state_update"))
-    verdict.lost = sum(word not in texts.split() for word in user.said)
     if not verdict.is_good:
         verdict.trace = "\n".join(f"{at:8.3f} {m}" for at, m in call.wire.messages)
 
