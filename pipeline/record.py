@@ -18,11 +18,17 @@ class ConversationRecord:
     """The fields a store keeps, changed in place by the state tracker. Nothing here waits for the store."""
 
     def __init__(
-        self, session_id: str = "local", *, fields: ConversationFields | None = None, on_change: Changed | None = None
+        self,
+        session_id: str = "local",
+        *,
+        fields: ConversationFields | None = None,
+        last_turn_id: int = 0,
+        on_change: Changed | None = None,
     ) -> None:
         self.session_id = session_id  # names the conversation in logs and the store
         self.is_resumed = fields is not None  # whether an earlier conversation goes on
         self.fields = fields or ConversationFields()  # the conversation
+        self.fields.turn_id = max(self.fields.turn_id, last_turn_id)  # turn ids up to this may have been used
         self._on_change = on_change  # told of each change: (transition or None, write at once?); None: nobody
 
     def changed(self, line: LogLine | None = None, *, flush: bool = False) -> None:

@@ -9,6 +9,9 @@ write. The store compares them with what it holds:
  another        lower             stored: the newer owner takes over
  another        same or higher    refused ("fenced"): this owner stops speaking and closes
 
+A connection whose claim got no answer does not know what is stored. Its first write says so (`is_first`), and is
+answered by that, with nothing overwritten ("claimed"); the next one is an ordinary write.
+
 An epoch is max(stored + 1, the store's clock in us). Counting alone breaks: a failover that loses a claim hands its
 number out twice.
 """
@@ -50,7 +53,9 @@ class Claim:
     epoch: int
     fields: ConversationFields | None = None  # the stored conversation; None for a new one
     previous_owner: str | None = None  # who held it before, None for nobody
+    previous_epoch: int = 0  # and the epoch of that
     stored: bool = True  # False: the store did not answer, the first write claims
+    last_turn_id: int = 0  # turn ids begin above this: where nobody could be asked, above all that can have been used
 
     @property
     def resumed(self) -> bool:
@@ -69,12 +74,14 @@ class Write:
     fields: Mapping[str, str]
     log: Sequence[LogLine] = ()  # lines not yet known to be stored, oldest first
     log_start: int = 1  # number of the first of them; the store skips those it has
+    is_first: bool = False  # the claim got no answer: what another owner stored is not known here
 
 
 class Outcome(Enum):
     """What became of one write."""
 
     STORED = "stored"
+    CLAIMED = "claimed"  # the session is ours now and nothing was written: `found` was there. Write again
     STALE = "stale"  # a later write of the same owner is there already: nothing to do
     FENCED = "fenced"  # another owner has the session: never write again
     FAILED = "failed"  # the store answered with an error: send the newest state again later
@@ -87,6 +94,7 @@ class WriteResult:
     session_id: str
     outcome: Outcome
     detail: str = ""
+    found: ConversationFields | None = None  # with CLAIMED: what another owner had stored; None if it was unreadable
 
 
 @runtime_checkable

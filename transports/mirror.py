@@ -12,6 +12,7 @@ A first change after a quiet spell is written at once; the 20 ms are the least d
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,8 @@ from loguru import logger
 from prometheus_client import Counter, Histogram
 
 from ..pipeline.errors import ConfigurationError, StoreError
+from ..pipeline.record import ConversationRecord
+from ..pipeline.snapshot import ConversationFields
 from ..pipeline.store import Claim, Outcome, StateStore, Write, WriteResult
 from .mirrored import ERRORS, MirroredSession, Snapshottable
 
@@ -68,6 +71,7 @@ class Mirror:
         self._task: asyncio.Task[None] | None = None  # the flusher; None before start and after stop
         self._loop: asyncio.AbstractEventLoop | None = None  # set by start
         self._delay_s = first_retry_s  # next back-off
+        self._is_doubtful = False  # something failed, so the store may not hold all that it confirmed
         self._away_since: float | None = None  # loop time of the first unanswered batch; None while answered
 
     async def start(self) -> None:
@@ -98,25 +102,34 @@ class Mirror:
         except StoreError as error:
             ERRORS.labels("claim").inc()
             logger.warning("session {}: goes on without the state store: {}", session_id, error)
-            claim = Claim(session_id, owner, self.store.next_epoch(), stored=False)
+            first = time.time_ns() // 1_000_000  # nobody has had a turn every ms, so none of them is used again
+            claim = Claim(session_id, owner, self.store.next_epoch(), stored=False, last_turn_id=first)
         ours = self._sessions.get(session_id) or before  # it may have ended, or been fenced by this very claim
         if ours is None:
             return claim
         if claim.previous_owner == ours.claim.owner or not (claim.stored or ours.fenced):
             claim = replace(claim, fields=ours.conversation() or claim.fields, previous_owner=ours.claim.owner)
+        elif not (ours.is_known or ours.fenced) and claim.previous_epoch < ours.claim.epoch:
+            claim = replace(claim, fields=_joined(claim, ours.conversation()))  # begun while the store was away
         return claim  # `ours` ends when the new connection opens, or is fenced by the store before
 
     def open(
-        self, claim: Claim, source: Snapshottable, *, on_fenced: Callable[[str], None] | None = None
+        self,
+        claim: Claim,
+        source: Snapshottable,
+        *,
+        on_fenced: Callable[[str], None] | None = None,
+        on_found: Callable[[ConversationFields], None] | None = None,
     ) -> MirroredSession:
         """Follow `source` from now on, beginning with its present state.
 
         `on_fenced(session_id)` is called once, in the loop, when a newer owner has the session: stop speaking and
-        close. The source must be able to say its fields until `close`.
+        close. `on_found(fields)` is called, in the loop, when the claim could not be answered and the store, back
+        again, holds an earlier conversation: put it in front of this one. The source must be able to say its fields until `close`.
         """
         if self._loop is None:
             raise ConfigurationError("start the mirror before a conversation")
-        session = MirroredSession(self, claim, source, on_fenced)
+        session = MirroredSession(self, claim, source, on_fenced, on_found)
         other = self._sessions.get(claim.session_id)
         if other is not None and other.claim.epoch > claim.epoch:
             self._loop.call_soon(session.lose)
@@ -246,7 +259,11 @@ class Mirror:
     def _judge(self, write: Write, result: WriteResult, now: float) -> None:
         session = next(iter(self._sending))  # in the order of the writes
         since = self._sending.pop(session)
-        if result.outcome is Outcome.FAILED:
+        if result.outcome is Outcome.CLAIMED:
+            session.was_claimed(result.found)
+            self._again(session, since)
+        elif result.outcome is Outcome.FAILED:
+            self._is_doubtful = True
             ERRORS.labels("refused").inc()
             self._park(session, since, result.detail)
         elif result.outcome is Outcome.FENCED:
@@ -257,6 +274,17 @@ class Mirror:
             LAG.observe(now - since)
             session.was_stored(write)
             self._done(session)
+            if self._is_doubtful and not self._parked:
+                self._write_all()
+
+    def _write_all(self) -> None:
+        """Something failed and is well again. It may be another server now, which lost writes that ours had confirmed.
+
+        So every conversation is written once more; to a store that lost nothing this changes nothing.
+        """
+        self._is_doubtful = False
+        for session in self._sessions.values():
+            session.update()
 
     def _done(self, session: MirroredSession) -> None:
         if session.closed and not session.queued:
@@ -290,6 +318,16 @@ class Mirror:
     def _came_back(self) -> None:
         self._delay_s = self._first_retry_s
         if self._away_since is not None:
+            self._is_doubtful = True
             away_s = asyncio.get_running_loop().time() - self._away_since
             self._away_since = None
             logger.warning("state store is back after {:.1f} s, {} sessions to write", away_s, self.pending)
+
+
+def _joined(claim: Claim, ours: ConversationFields | None) -> ConversationFields | None:
+    """Our conversation with the stored one in front of it."""
+    if ours is None or claim.fields is None:
+        return ours or claim.fields
+    record = ConversationRecord(claim.session_id, fields=ours)
+    record.adopt(claim.fields)
+    return record.fields

@@ -11,6 +11,7 @@ from loguru import logger
 from prometheus_client import Counter
 
 from ..pipeline.errors import StoreError
+from ..pipeline.record import ConversationRecord
 from ..pipeline.snapshot import ConversationFields, parse
 from ..pipeline.store import Claim, LogLine, Write
 
@@ -53,7 +54,9 @@ class MirroredSession:
         "_count",
         "_log",
         "_mirror",
+        "_is_known",
         "_on_fenced",
+        "_on_found",
         "_sequence",
         "_source",
         "claim",
@@ -65,7 +68,12 @@ class MirroredSession:
     )
 
     def __init__(
-        self, mirror: Flusher, claim: Claim, source: Snapshottable, on_fenced: Callable[[str], None] | None
+        self,
+        mirror: Flusher,
+        claim: Claim,
+        source: Snapshottable,
+        on_fenced: Callable[[str], None] | None = None,
+        on_found: Callable[[ConversationFields], None] | None = None,
     ) -> None:
         self.claim = claim  # who we are to the store
         self.fenced = False  # True once a newer owner has the session: nothing is written any more
@@ -76,6 +84,8 @@ class MirroredSession:
         self._mirror = mirror
         self._source = source  # the live object; its last fields once closed
         self._on_fenced = on_fenced  # called once, with the session id
+        self._on_found = on_found  # called with what another owner had stored, if the claim could not tell
+        self._is_known = claim.stored  # whether it is known here what another owner stored
         self._sequence = 0  # number of the last write made
         self._log: deque[LogLine] = deque(maxlen=_LOG_LINES)  # transitions not stored yet; the oldest give way
         self._count = 0  # transitions ever logged; the number of the newest one
@@ -125,14 +135,36 @@ class MirroredSession:
         self._sequence += 1
         claim, log = self.claim, tuple(self._log)
         start = self._count - len(log) + 1
-        return Write(claim.session_id, claim.owner, claim.epoch, self._sequence, fields, log, start)
+        is_first = not self._is_known
+        return Write(claim.session_id, claim.owner, claim.epoch, self._sequence, fields, log, start, is_first)
 
     def was_stored(self, write: Write) -> None:
         """The store has it: its transitions need not be sent again."""
-        self.delay_s = 0.0
+        self.delay_s, self._is_known = 0.0, True
         last = write.log_start + len(write.log) - 1
         while self._log and self._count - len(self._log) + 1 <= last:
             self._log.popleft()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what is written now replaces nothing that was never read."""
+        return self._is_known
+
+    def was_claimed(self, found: ConversationFields | None) -> None:
+        """The session is ours now, and this is what an earlier owner had stored of it; None for nothing readable."""
+        self._is_known = True
+        if found is None:
+            return
+        if self.closed:
+            record = ConversationRecord(self.claim.session_id, fields=self.conversation())
+            record.adopt(found)
+            self._source = _Frozen(record.to_fields())
+        elif self._on_found is not None:
+            # Broad: a callback of the session's own code must not end the flusher of all sessions.
+            try:
+                self._on_found(found)
+            except Exception as error:
+                logger.error("session {}: on_found failed: {!r}", self.claim.session_id, error)
 
     def lose(self) -> None:
         """A newer owner has the session: stop writing, tell our owner, once."""

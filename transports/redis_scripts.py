@@ -60,8 +60,17 @@ return reply
 WRITE = Script(
     _EPOCH
     + """
--- KEYS: hash, log.  ARGV: owner, epoch, sequence, TTL (ms), log length, number of the first log line, n lines,
--- 5 values for each line, then fields and values.  Returns 'stored', 'stale' or 'fenced'.
+-- KEYS: hash, log, damaged key.  ARGV: owner, epoch, sequence, TTL (ms), log length, number of the first log line,
+-- n lines, damaged TTL (ms) for a first write else '0', 5 values for each line, then fields and values.
+-- Returns 'stored', 'stale', 'fenced', or for a first write that finds a conversation {'claimed', field, value, ...}.
+local is_first = ARGV[8] ~= '0'
+if is_first then
+  local kind = redis.call('TYPE', KEYS[1]).ok
+  if kind ~= 'hash' and kind ~= 'none' then
+    redis.call('RENAME', KEYS[1], KEYS[3])
+    redis.call('PEXPIRE', KEYS[3], ARGV[8])
+  end
+end
 local held = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'sequence', 'logged')
 local stored, epoch, logged = epoch_of(held[2]), epoch_of(ARGV[2]), 0
 if held[1] == ARGV[1] then
@@ -71,10 +80,18 @@ if held[1] == ARGV[1] then
 elseif held[1] and stored >= epoch then
   return 'fenced'
 end
+if is_first and held[1] and (held[1] ~= ARGV[1] or epoch_of(held[3]) == 0) then
+  local old = redis.call('HGETALL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', string.format('%.0f', math.max(stored, epoch)),
+    'sequence', '0', 'logged', '0')
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  table.insert(old, 1, 'claimed')
+  return old
+end
 local first, lines = tonumber(ARGV[6]), tonumber(ARGV[7])
 for line = 0, lines - 1 do
   if first + line > logged then
-    local at = 8 + 5 * line
+    local at = 9 + 5 * line
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'from', ARGV[at], 'to', ARGV[at + 1],
       'trigger', ARGV[at + 2], 'turn_id', ARGV[at + 3], 'at', ARGV[at + 4])
   end
@@ -84,7 +101,7 @@ if lines > 0 then
   redis.call('PEXPIRE', KEYS[2], ARGV[4])
 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'epoch', string.format('%.0f', epoch), 'sequence', ARGV[3],
-  'logged', string.format('%.0f', logged), unpack(ARGV, 8 + 5 * lines))
+  'logged', string.format('%.0f', logged), unpack(ARGV, 9 + 5 * lines))
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 'stored'
 """

@@ -68,11 +68,11 @@ class MemoryStore:
             new.log = old.log
             new.fields = old.fields if fields is not None else new.fields
         self._keep(key, new)
-        return Claim(session_id, owner, epoch, fields, old.owner if old else None)
+        return Claim(session_id, owner, epoch, fields, old.owner if old else None, old.epoch if old else 0)
 
     async def write(self, batch: Sequence[Write]) -> list[WriteResult]:
         """See `StateStore.write`."""
-        return [WriteResult(write.session_id, self._store(write)) for write in batch]
+        return [self._store(write) for write in batch]
 
     def fields(self, session_id: str) -> Mapping[str, str] | None:
         """What is stored of a session now, as HGETALL would show it; None for nothing."""
@@ -84,17 +84,22 @@ class MemoryStore:
         record = self._records.get(session_key(session_id))
         return list(record.log) if record is not None else []
 
-    def _store(self, write: Write) -> Outcome:
+    def _store(self, write: Write) -> WriteResult:
         key = session_key(write.session_id)
         record = self._records.get(key)
         if record is None or record.expires <= self._clock():
             record = _Record(write.owner, write.epoch, 0, {}, 0.0)
         elif record.owner != write.owner:
             if record.epoch >= write.epoch:
-                return Outcome.FENCED
-            record.owner, record.epoch, record.logged = write.owner, write.epoch, 0
+                return WriteResult(write.session_id, Outcome.FENCED)
+            record.owner, record.epoch, record.logged, record.sequence = write.owner, write.epoch, 0, 0
         elif write.sequence < record.sequence:
-            return Outcome.STALE
+            return WriteResult(write.session_id, Outcome.STALE)
+        if write.is_first and record.sequence == 0 and record.fields:
+            found = self._read(write.session_id, record)
+            if found is None:
+                record.fields = ConversationFields().to_fields()
+            return WriteResult(write.session_id, Outcome.CLAIMED, found=found)
         record.sequence = write.sequence
         record.fields.update(write.fields)
         fresh = write.log[max(0, record.logged + 1 - write.log_start) :]
@@ -104,7 +109,7 @@ class MemoryStore:
         record.logged = max(record.logged, write.log_start + len(write.log) - 1)
         self._records.pop(key, None)
         self._keep(key, record)
-        return Outcome.STORED
+        return WriteResult(write.session_id, Outcome.STORED)
 
     def _keep(self, key: str, record: _Record) -> None:
         record.expires = self._clock() + self._ttl_s

@@ -11,14 +11,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from loguru import logger
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
-from redis.maint_notifications import MaintNotificationsConfig
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError, ResponseError
 
 from ..pipeline import outside
 from ..pipeline.errors import ConfigurationError, StoreError
@@ -35,6 +31,7 @@ from ..pipeline.store import (
     log_key,
     session_key,
 )
+from .redis_connect import connect, without_password
 from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
 
 _VERDICTS = {outcome.value.encode(): outcome for outcome in (Outcome.STORED, Outcome.STALE, Outcome.FENCED)}
@@ -55,11 +52,10 @@ class RedisServer(Protocol):
 
 
 class RedisStore:
-    """A `StateStore` on one Redis server: `redis://`, `rediss://` (TLS) or `unix://`.
+    """A `StateStore` on Redis: one server, over TLS or not, a Sentinel set-up, or a Cluster; see `redis_connect`.
 
     `timeout_s` bounds connecting and each answer, twice that a whole batch; `claim_timeout_s` a claim, a quarter of
-    that while the server is known to be away. Sentinel and Cluster will differ in `_connect` only: keys of one session
-    share a slot, and no command needs more than that.
+    that while the server is known to be away. Keys of one session share a Cluster slot, and no command needs more.
     """
 
     def __init__(
@@ -74,8 +70,10 @@ class RedisStore:
         server: RedisServer | None = None,
     ) -> None:
         self.healthy = False  # whether the last thing asked was answered; False before the first
-        self._client = _connect(url, timeout_s)  # lazy: opens no socket by itself
-        self._name = _without_password(url)  # for logs
+        # Claims open sockets, the writes one, and one to spare. Lazy: opens none by itself.
+        self._client = connect(url, timeout_s=timeout_s, max_connections=_CLAIMS_AT_ONCE + 2)
+        self._is_cluster = isinstance(self._client, RedisCluster)
+        self._name = without_password(url)  # for logs
         self._timeout_s = timeout_s  # seconds for connecting, and for one answer
         self._claim_timeout_s = claim_timeout_s  # seconds for a whole claim
         self._ttl_ms = round(ttl_s * 1000)  # lifetime of a hash after its last write
@@ -92,8 +90,9 @@ class RedisStore:
             await self._server.start()
         try:
             async with self._asking(self._claim_timeout_s):
-                seconds, micros = await self._client.time()
-                self._ahead_us = int(seconds) * 1_000_000 + int(micros) - _now_us()
+                if not self._is_cluster:  # whose nodes have a clock each; the claims tell
+                    seconds, micros = await self._client.time()
+                    self._ahead_us = int(seconds) * 1_000_000 + int(micros) - _now_us()
                 for script in ALL:
                     await self._client.script_load(script.source)
         except StoreError as error:
@@ -131,13 +130,13 @@ class RedisStore:
                 raise StoreError(f"{self.describe()}: claim answered {reply[0]!r:.60}")
             epoch = int(reply[1])
             self._newest_epoch = max(self._newest_epoch, epoch)
-            fields, previous, damage = _read(reply[3], reply[4:])
-            if damage:
+            fields, bookkeeping, damage = _read(reply[3], reply[4:])
+            if reply[3]:
                 logger.warning("session {}: stored state put aside as {} ({})", session_id, aside, damage)
-            if damage and not reply[3]:
-                args = (owner, epoch, self._ttl_ms, self._damaged_ttl_ms, *_new_session())
-                await self._call(QUARANTINE, (key, aside), args)
-            return Claim(session_id, owner, epoch, fields, previous)
+            elif damage:
+                await self._quarantine(session_id, owner, epoch, damage)
+            before = _epoch_of(bookkeeping.get("epoch", ""))
+            return Claim(session_id, owner, epoch, fields, bookkeeping.get("owner"), before)
 
     async def write(self, batch: Sequence[Write]) -> list[WriteResult]:
         """See `StateStore.write`."""
@@ -152,7 +151,17 @@ class RedisStore:
                 again = await self._pipeline([commands[index] for index in missing])
                 for index, reply in zip(missing, again, strict=True):
                     replies[index] = reply
-            return [self._judge(write, reply) for write, reply in zip(batch, replies, strict=True)]
+            if any(_is_demoted(reply) for reply in replies):
+                await self._forget_connections()
+                raise StoreError(f"{self.describe()}: it has become a replica")
+            return [await self._judge(write, reply) for write, reply in zip(batch, replies, strict=True)]
+
+    async def spend(self, name: str, ttl_s: float) -> bool:
+        """Remember `name` (of a token) for `ttl_s`; False if it was there. Raises StoreError without an answer."""
+        key = f"leibniz:spent:{name}"
+        async with self._asking(self._timeout_s):
+            reply = await self._client.execute_command("SET", key, b"1", "NX", "PX", round(ttl_s * 1000))
+        return reply is not None
 
     async def _claim_once(self, key: str, aside: str, owner: str, timeout_s: float) -> list[Any]:
         deadline = _now_us() + self._ahead_us + round(timeout_s * 1e6)
@@ -162,6 +171,12 @@ class RedisStore:
             raise StoreError(f"{self.describe()}: claim answered {reply!r:.60}")
         self._ahead_us = int(reply[2]) - _now_us()
         return reply
+
+    async def _quarantine(self, session_id: str, owner: str, epoch: int, damage: str) -> None:
+        aside = damaged_key(session_id, _now_us())
+        logger.warning("session {}: stored state put aside as {} ({})", session_id, aside, damage)
+        args = (owner, epoch, self._ttl_ms, self._damaged_ttl_ms, *_new_session())
+        await self._call(QUARANTINE, (session_key(session_id), aside), args)
 
     async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
@@ -177,17 +192,28 @@ class RedisStore:
 
     def _command(self, write: Write) -> list[Any]:
         session = write.session_id
-        command = ["EVALSHA", WRITE.sha, 2, session_key(session), log_key(session), write.owner, write.epoch]
-        command += (write.sequence, self._ttl_ms, self._log_length, write.log_start, len(write.log))
+        aside, aside_ttl_ms = damaged_key(session, _now_us()), self._damaged_ttl_ms if write.is_first else 0
+        command = ["EVALSHA", WRITE.sha, 3, session_key(session), log_key(session), aside, write.owner, write.epoch]
+        command += (write.sequence, self._ttl_ms, self._log_length, write.log_start, len(write.log), aside_ttl_ms)
         for line in write.log:
             command += line
         for pair in write.fields.items():
             command += pair
         return command
 
-    def _judge(self, write: Write, reply: Any) -> WriteResult:
+    async def _forget_connections(self) -> None:
+        """A failover made a replica of our server: ask again who the master is. Cluster clients do by themselves."""
+        if not self._is_cluster:
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _judge(self, write: Write, reply: Any) -> WriteResult:
         if isinstance(reply, Exception):
             return WriteResult(write.session_id, Outcome.FAILED, str(reply))
+        if isinstance(reply, list) and reply[:1] == [b"claimed"]:
+            fields, _, damage = _read(b"", reply[1:])
+            if damage:
+                await self._quarantine(write.session_id, write.owner, write.epoch, damage)
+            return WriteResult(write.session_id, Outcome.CLAIMED, damage, fields)
         outcome = _VERDICTS.get(reply) if isinstance(reply, bytes) else None
         if outcome is None:
             raise StoreError(f"{self.describe()}: write answered {reply!r:.60}")
@@ -212,39 +238,26 @@ class RedisStore:
             outside.leave()
 
 
-def _connect(url: str, timeout_s: float) -> Redis:
-    """A client with every setting said. Raises ConfigurationError for a URL that is none."""
-    options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
-    try:
-        return Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
-            health_check_interval=0,
-            max_connections=_CLAIMS_AT_ONCE + 2,  # and one for the writes, one to spare
-            decode_responses=False,  # stored bytes may be anything; judged when read
-            protocol=2,
-            driver_info=None,  # no extra commands at connect
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            **options,
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"not a Redis URL: {_without_password(url)} ({error})") from error
+def _is_demoted(reply: Any) -> bool:
+    """Whether a replica refused to write. From within a script it is no `ReadOnlyError`, only its text says so."""
+    return isinstance(reply, ResponseError) and "READONLY" in str(reply)
 
 
-def _read(damage: bytes, flat: list[bytes]) -> tuple[ConversationFields | None, str | None, str]:
-    """The conversation, its last owner, and what is wrong with it ("" for nothing)."""
+def _read(damage: bytes, flat: list[bytes]) -> tuple[ConversationFields | None, dict[str, str], str]:
+    """The conversation, the store's own fields, and what is wrong with it ("" for nothing)."""
     if damage or not flat:
-        return None, None, damage.decode()
+        return None, {}, damage.decode()
     try:
         texts = [value.decode() for value in flat]
         stored = dict(zip(texts[::2], texts[1::2], strict=True))
         fields = parse({name: text for name, text in stored.items() if name not in _BOOKKEEPING})
     except (ValueError, DamagedSnapshot) as error:
-        return None, None, str(error) if isinstance(error, DamagedSnapshot) else "not UTF-8"
-    return fields, stored.get("owner"), ""
+        return None, {}, str(error) if isinstance(error, DamagedSnapshot) else "not UTF-8"
+    return fields, {name: stored[name] for name in _BOOKKEEPING & stored.keys()}, ""
+
+
+def _epoch_of(text: str) -> int:
+    return int(text) if text.isdigit() else 0
 
 
 def _new_session() -> list[str]:
@@ -254,8 +267,3 @@ def _new_session() -> list[str]:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
