@@ -9,6 +9,7 @@ from .tracker import StateTracker
 from .tts import EmbeddedTTS
 from .turns import TurnAggregator
 from .vad import SileroVAD
+from .vad_analyzer import SileroAnalyzer
 
 __all__ = [
     "EmbeddedSTT",
@@ -18,6 +19,7 @@ __all__ = [
     "InterruptionGate",
     "KeywordIntent",
     "Responder",
+    "SileroAnalyzer",
     "SileroVAD",
     "SqliteRetriever",
     "StateTracker",
