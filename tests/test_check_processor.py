@@ -405,9 +405,7 @@ def test_a_service_that_speaks_on_after_an_interruption_is_found() -> None:
 
 
 def test_types_that_may_follow_an_interruption_can_be_named() -> None:
-    check_processor(
-        EmitsAfterCut, frames=lambda: [UserTurnFrame(turn_id=1, text="one")], keeps=[OutputAudioRawFrame]
-    )
+    check_processor(EmitsAfterCut, frames=lambda: [UserTurnFrame(turn_id=1, text="one")], keeps=[OutputAudioRawFrame])
 
 
 def test_a_guest_must_pass_everything_but_what_it_is_said_to_consume() -> None:

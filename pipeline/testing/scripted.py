@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat.frames.frames import (
     Frame,
@@ -36,6 +36,9 @@ from ..services import IntentResult, RetrievalResult
 from ..stages import Stage
 from .audio import RATE
 from .stamps import sentences_in, spoken, stamped
+
+if TYPE_CHECKING:
+    from .generate import Schedule
 
 Push = Callable[[Frame], Awaitable[None]]
 
@@ -80,6 +83,27 @@ class Script:
         step = self._steps[min(self.calls, len(self._steps) - 1)]
         self.calls += 1
         return step
+
+
+def scripts_for(schedule: Schedule) -> dict[str, Script]:
+    """Return the scripts "intent", "retrieval", "llm" and "tts" of a generated schedule, a step per turn.
+
+    `llm = ScriptedLLM(script=scripts_for(schedule)["llm"])`. A service that fails does so at its third piece, if it has
+    as many. A service asked twice in a turn runs ahead of the schedule, which changes delays and nothing else.
+    """
+    steps: dict[str, list[Step]] = {name: [] for name in ("intent", "retrieval", "llm", "tts")}
+    for delays in schedule.delays:
+        times = {
+            "intent": (delays.intent_s, 0.0),
+            "retrieval": (delays.retrieval_s, 0.0),
+            "llm": (delays.llm_first_s, delays.llm_each_s),
+            "tts": (delays.tts_first_s, delays.tts_each_s),
+        }
+        for name, (first_s, each_s) in times.items():
+            at = 2 if each_s else 0
+            fails, hangs = (at if name in names else None for names in (delays.fails, delays.hangs))
+            steps[name].append(Step(first_s, each_s, fails, hangs))
+    return {name: Script(*of_turns) for name, of_turns in steps.items()}
 
 
 class ScriptedAnswer:
