@@ -1,5 +1,6 @@
 """The engine: processors, pipelines, turns, sessions. See docs/concepts.md."""
 
+from .bargein import BargeInPolicy
 from .conductor import Conductor
 from .consumes import consumes
 from .frames import (
@@ -11,7 +12,6 @@ from .frames import (
     TurnContextFrame,
     UserTurnFrame,
 )
-from .bargein import BargeInPolicy
 from .parallel import Parallel
 from .pipeline import Pipeline
 from .processor import Processor

@@ -64,7 +64,9 @@ def handlers_of(cls: type, *, engine: type) -> dict[type[Frame], str]:
     it in ways that are hard to see.
     """
     names = vars(cls)
-    taken = [n for n, member in vars(engine).items() if n in names and n[0] == "_" and n[:2] != "__" and callable(member)]
+    taken = [
+        n for n, member in vars(engine).items() if n in names and n[0] == "_" and n[:2] != "__" and callable(member)
+    ]
     if taken:
         raise ConfigurationError(f"{cls.__name__} defines {taken[0]}, a name of the engine; choose another")
     return {t: name for name, member in names.items() for t in getattr(member, "__consumes__", ())}

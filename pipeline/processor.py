@@ -22,7 +22,6 @@ from typing import Any, ClassVar
 
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame, SystemFrame
-from pipecat.observers.base_observer import FrameProcessed, FramePushed
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.utils.errors import ErrorCategory
 
@@ -30,6 +29,7 @@ from .conductor import MAX_TURN_TASKS, Conductor
 from .consumes import LIFECYCLE, handlers_of
 from .errors import ConfigurationError, ServiceError
 from .frames import ReplyInterruptedFrame
+from .hops import blame, observe_hop
 from .stages import Stage
 
 Handler = Callable[[Frame, FrameDirection], Awaitable[None]]
@@ -95,7 +95,7 @@ class Processor(FrameProcessor):
         except RecursionError:  # the stack is the problem, so no further frame may be pushed from here
             raise
         except Exception as error:
-            await _blame(deliver, self, frame, error)
+            await blame(deliver, self, frame, error)
 
     def turn_task(
         self, work: Coroutine[Any, Any, None], *, turn_id: int | None = None, name: str | None = None
@@ -149,12 +149,12 @@ class Processor(FrameProcessor):
             return
         try:
             if self._engine_taps:
-                await self._observe(self, frame, direction)
+                await observe_hop(self, self, frame, direction)
             await handle(frame, direction)
         except RecursionError:
             raise
         except Exception as error:
-            await _blame(handle, self, frame, error)
+            await blame(handle, self, frame, error)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Pipecat's entry for one frame: bookkeeping, then the handler, else on to the next."""
@@ -369,36 +369,12 @@ class Processor(FrameProcessor):
             if deliver is not None:
                 target: FrameProcessor = deliver.__self__  # type: ignore[attr-defined]
                 if self._engine_taps:
-                    await self._observe(target, frame, direction, is_entry=deliver.__name__ == "queue_frame")  # type: ignore[attr-defined]
+                    is_entry = deliver.__name__ == "queue_frame"  # type: ignore[attr-defined]
+                    await observe_hop(self, target, frame, direction, is_entry=is_entry)
                 await deliver(frame, direction)
         except RecursionError:
             raise
         except Exception as error:
-            await _blame(deliver or self.push_frame, self, frame, error)
+            await blame(deliver or self.push_frame, self, frame, error)
         if self._engine_hooked:
             await self._call_event_handler("on_after_push_frame", frame)
-
-    async def _observe(
-        self, target: FrameProcessor, frame: Frame, direction: FrameDirection, *, is_entry: bool = False
-    ) -> None:
-        """Tell the observers of a hop to `target` and, unless its own entry tells it, that it handles the frame."""
-        setup = self._setup
-        if setup is None or setup.observer is None:
-            return
-        now = setup.clock.get_time()
-        if target is not self:
-            await setup.observer.on_push_frame(FramePushed(self, target, frame, direction, now))
-        if not is_entry:
-            await setup.observer.on_process_frame(FrameProcessed(target, frame, direction, now))
-
-
-async def _blame(deliver: Handler, pusher: Processor, frame: Frame, error: Exception) -> None:
-    """Report a failed delivery as the error of the processor that failed, else of the pusher."""
-    culprit = getattr(deliver, "__self__", None)
-    if not isinstance(culprit, Processor):
-        culprit = pusher
-    await culprit.push_error(
-        f"{getattr(deliver, '__name__', deliver)} failed on {frame.name}: {error}",
-        exception=error,
-        category=ErrorCategory.UNKNOWN,
-    )

@@ -1,12 +1,12 @@
 """How a stored conversation goes on in another process: pure.
 
- stored state   the machine starts in   what happens
- idle           idle                    nothing
- listening      listening               the words so far stay in the buffer
- interrupt      listening               the same
- thinking       thinking                the turn is asked again under its turn_id
- speaking       speaking                the stored answer goes on with its first sentence that was not heard to the
-                                        end; an answer that is not complete is asked for again
+stored state   the machine starts in   what happens
+idle           idle                    nothing
+listening      listening               the words so far stay in the buffer
+interrupt      listening               the same
+thinking       thinking                the turn is asked again under its turn_id
+speaking       speaking                the stored answer goes on with its first sentence that was not heard to the
+                                       end; an answer that is not complete is asked for again
 """
 
 from __future__ import annotations

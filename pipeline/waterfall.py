@@ -1,12 +1,12 @@
 """The latencies of one turn, from named instants: pure.
 
- voice  listening     user_silent  vad_end  transcript  committed  intent retrieval joined  first_text  first_audio
-   |-------|---- ... ------|----------|---------|-----------|---------|------|--------|---------|-----------|
-   STT Wait  End-of-Turn (listening -> committed)           |              LLM Wait (-> first_audio)
+voice  listening     user_silent  vad_end  transcript  committed  intent retrieval joined  first_text  first_audio
+  |-------|---- ... ------|----------|---------|-----------|---------|------|--------|---------|-----------|
+  STT Wait  End-of-Turn (listening -> committed)           |              LLM Wait (-> first_audio)
 
- first_audio  sent  heard                 played
-     |---------|------|---- ... ------------|
-     TTS Complete (first_audio -> played)
+first_audio  sent  heard                 played
+    |---------|------|---- ... ------------|
+    TTS Complete (first_audio -> played)
 """
 
 from __future__ import annotations
