@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,20 @@ def test_a_second_copy_of_the_library_cannot_be_imported(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     with pytest.raises(ImportError, match=r"import leibniz_voice\.pipeline, not pipeline"):
         importlib.import_module("pipeline")
+
+
+def test_every_package_that_the_library_imports_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    declared = {re.split(r"[\[<>=;~! ]", each, maxsplit=1)[0].lower() for each in listed}
+    homes = packages_distributions()
+    tops = {name.split(".")[0] for path in LIBRARY for name in imports_of(path, name_of(path))}
+    foreign = {top for top in tops if top and top not in sys.stdlib_module_names and top != PACKAGE} & homes.keys()
+    undeclared = {top for top in foreign if not {home.lower().replace("_", "-") for home in homes[top]} & declared}
+    assert undeclared == set()
 
 
 def reads_environment(path: Path) -> bool:
