@@ -1,4 +1,4 @@
-"""What happens beside a hop: observers are told of it, and a failure is reported as that of the processor that failed."""
+"""What happens beside a hop: observers are told of it, and a failure is reported as that of whoever failed."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class Utterance:
         return []
 
     def on_cut(self, was_heard: bool, now: float) -> list[Action]:
-        """The reply was cut; the words collected meanwhile open the new turn, after the old ones if nothing was heard."""
+        """The reply was cut; words said meanwhile open the new turn, behind the old ones if nothing was heard of it."""
         if not self._is_bot_busy:
             return []
         self._put_back = 0 if was_heard else len(self._answered)
@@ -190,7 +190,7 @@ class Utterance:
         return actions
 
     def on_renewed(self, text: str) -> list[Action]:
-        """The responder gave the turn that was just cut another id, late words included: take back what was put back."""
+        """The responder asks the turn that was cut again, late words included: take back what was put back."""
         del self.finals[: self._put_back]
         self._put_back, self._answered, self.deadline, self._is_reopened = 0, [text], None, False
         self.state = State.THINKING
