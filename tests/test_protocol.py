@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from leibniz_voice.pipeline.errors import ProtocolError
 from leibniz_voice.transports import protocol
-from leibniz_voice.transports.flood import AUDIO_BURST_S, CONTROL_BURST, FloodGuard
+from leibniz_voice.transports.flood import WAITING_S, Flooded, FloodGuard
+from leibniz_voice.transports.limits import Limits
 from leibniz_voice.transports.protocol import (
     Ack,
     Hello,
@@ -239,22 +240,64 @@ def refused(call) -> bool:
     return False
 
 
+CHUNK = bytes(640)  # 20 ms
+
+
 def test_audio_at_real_time_is_never_too_fast():
     guard = FloodGuard()
-    assert not any(refused(lambda n=n: guard.on_audio(640, n * 0.02)) for n in range(3000))
+    assert all(guard.on_audio(CHUNK, n * 0.02) is CHUNK for n in range(3000))
 
 
-def test_an_audio_flood_is_refused_and_real_time_is_heard_again():
+def test_audio_at_a_sound_cards_pace_is_never_too_fast():
     guard = FloodGuard()
-    taken = sum(not refused(lambda: guard.on_audio(640, 0.0)) for _ in range(1000))
-    assert taken == AUDIO_BURST_S / 0.02
-    assert not refused(lambda: guard.on_audio(640, 0.1))
+    assert all(guard.on_audio(CHUNK, n * 0.02 / 1.19) is CHUNK for n in range(3000))
 
 
-def test_a_control_flood_is_refused():
+def test_of_an_audio_burst_the_newest_is_kept_and_heard_a_little_later():
     guard = FloodGuard()
-    assert sum(not refused(lambda: guard.on_control(5.0)) for _ in range(500)) == CONTROL_BURST
-    assert not refused(lambda: guard.on_control(6.0))
+    chunks = [n.to_bytes(2, "little") * 320 for n in range(200)]  # 4 s at once
+    taken, dropped = [], 0
+    for chunk in chunks:
+        try:
+            taken.append(guard.on_audio(chunk, 0.0))
+        except ProtocolError:
+            dropped += 1
+    at_once = int(Limits().audio_burst_s / 0.02)
+    assert [chunk for chunk in taken if chunk] == chunks[:at_once]
+    assert dropped == 200 - at_once - WAITING_S / 0.02
+    later = guard.release(5.0)  # the bucket is empty again
+    assert later == b"".join(chunks[-int(WAITING_S / 0.02) :])
+    assert guard.on_audio(CHUNK, 6.0) is CHUNK
+
+
+def test_audio_that_never_slows_down_ends_the_connection():
+    guard = FloodGuard()
+    closed_at = None
+    for n in range(2000):  # 40 s of audio in 1 s
+        try:
+            guard.on_audio(CHUNK, n / 2000)
+        except Flooded:
+            closed_at = closed_at or n * 0.02
+        except ProtocolError:
+            pass
+    limits = Limits()
+    assert closed_at == pytest.approx(limits.audio_burst_s + WAITING_S + limits.audio_dropped_s, abs=1)
+
+
+def test_a_control_flood_is_dropped_and_then_ends_the_connection():
+    guard, limits = FloodGuard(), Limits()
+    outcomes = []
+    for _ in range(500):
+        try:
+            guard.on_control(5.0)
+            outcomes.append("taken")
+        except Flooded:
+            outcomes.append("closed")
+        except ProtocolError:
+            outcomes.append("dropped")
+    assert outcomes.count("taken") == limits.control_burst
+    assert outcomes.index("closed") == limits.control_burst + limits.control_dropped
+    assert not refused(lambda: guard.on_control(8.0))
 
 
 def test_a_flood_is_not_answered_by_a_flood():

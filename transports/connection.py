@@ -1,13 +1,14 @@
-"""`Connection`: one client from its first message to its last. Reads, guards, and hosts the session."""
+"""`Connection`: one client from its first message to its last. Reads, guards, and hosts the session.
+
+socket -> [token] -> claim -> session starts -> `ready` -> messages ... -> closed: by the client, a limit, or `close`
+"""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 
 from loguru import logger
-from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import ConnectionClosed
 
 from ..pipeline.errors import LeibnizError, ProtocolError
 from ..pipeline.record import ConversationRecord
@@ -15,33 +16,68 @@ from ..pipeline.session import Build, Session
 from ..pipeline.states import State
 from ..pipeline.store import LogLine
 from . import protocol
+from .admission import TokenGate
+from .client_socket import ClientGone, ClientSocket
+from .dialect import Dialect, JsonDialect
 from .endpoints import PIPELINE_RATE, ClientInput, ClientOutput
-from .flood import FloodGuard
+from .flood import Flooded, FloodGuard
+from .limits import REFUSED, Limits
 from .mirror import Mirror, MirroredSession
 from .protocol import CloseCode
 from .socket_wire import SocketWire
+from .tokens import TokenRefused
 
-HELLO_S = 0.2  # how long `ready` waits for a `hello`, which is optional
+HELLO_S = 0.2  # how long `ready` waits for a `hello` that is optional
+LOOK_S = 0.5  # how often silence and the session's time are looked at
+DRAIN_S = 0.5  # for messages on their way when the server closes
+
+First = str | bytes | None
 
 
 class Connection:
-    """Serves one WebSocket. `run` returns when the conversation is over and nothing of it is left."""
+    """Serves one client. `run` returns when the conversation is over and nothing of it is left.
+
+    `tokens` is None for a client whose token was taken already; else its `hello` must bring one. `on_admitted` is
+    awaited before the conversation is touched.
+    """
 
     def __init__(
-        self, socket: ServerConnection, session_id: str, *, mirror: Mirror, build: Build, idle_s: float, lead_ms: float
+        self,
+        socket: ClientSocket,
+        session_id: str,
+        *,
+        mirror: Mirror,
+        build: Build,
+        limits: Limits | None = None,
+        lead_ms: float = 60.0,
+        dialect: Dialect | None = None,
+        tokens: TokenGate | None = None,
+        next_token: Callable[[str], str | None] = lambda session_id: None,
+        on_admitted: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         self.session_id = session_id
         self.is_resumed = False  # whether an earlier conversation goes on
+        self.is_admitted = tokens is None or tokens.is_open  # whether the client may talk
         self._socket = socket
         self._mirror = mirror  # keeps the conversation
         self._build = build
-        self._idle_s = idle_s  # silence that ends the session
-        self._wire = SocketWire(socket)
+        self._limits = limits or Limits()
+        self._dialect: Dialect = dialect or JsonDialect()
+        self._tokens = tokens
+        self._next_token = next_token  # the token in `ready`
+        self._on_admitted = on_admitted
+        self._wire = SocketWire(socket, send_s=self._limits.send_s)
         self._input = ClientInput()
-        self._output = ClientOutput(wire=self._wire, lead_ms=lead_ms)
-        self._guard = FloodGuard()  # refuses floods
+        self._output = ClientOutput(wire=self._wire, dialect=self._dialect, lead_ms=lead_ms)
+        self._guard = FloodGuard(limits=self._limits)  # refuses floods
+        self._rates = (PIPELINE_RATE, PIPELINE_RATE)  # of the client's microphone and of what it plays, Hz
         self._mirrored: MirroredSession | None = None  # None before the claim
         self._record: ConversationRecord | None = None  # None before the claim
+        self._loop = asyncio.get_running_loop()
+        self._began = self._heard = self._loop.time()  # when it came, and when the last message did
+        self._watch: asyncio.TimerHandle | None = None  # looks at silence and time; None before the session
+        self._leaving: tuple[CloseCode, str] | None = None  # to be closed at the end of the turn, and why
+        self._closing: asyncio.Task[None] | None = None  # closes the socket; None until somebody wants it
         self._reason = "client left"  # why it ended, for the log
         self._done = asyncio.Event()  # set when `run` has cleaned up
 
@@ -49,19 +85,27 @@ class Connection:
         """Host the conversation until the client leaves, falls silent, or is closed."""
         session: Session | None = None
         try:
-            record = await self._claim()
             first = await self._first_message()
+            if self._on_admitted is not None:
+                await self._on_admitted(self)
+            record = await self._claim()
             session = Session(
                 self.session_id, input=self._input, output=self._output, record=record, resumed=self.is_resumed
             )
             await session.start(self._build)
-            self._wire.start()
-            self._wire.send_text(self._ready(record, first))
-            if first is not None and not isinstance(first, protocol.Hello):
-                await self._take(first)
-            await self._read(record)
-        except ConnectionClosed:
+            self._greet()
+            self._look()
+            await self._handle(first)  # a first message that was no `hello`
+            while True:
+                message = await self._socket.receive()
+                self._heard = self._loop.time()
+                if self._closing is None:
+                    await self._handle(message)
+        except ClientGone:
             pass
+        except TokenRefused as refusal:
+            self._reason = "no token"
+            await self._socket.close(CloseCode.BAD_TOKEN, str(refusal))
         except LeibnizError as error:
             self._reason = "failed"
             logger.error("session {}: {}", self.session_id, error)
@@ -75,103 +119,165 @@ class Connection:
 
     async def close(self, code: CloseCode, reason: str) -> None:
         """Close the client's connection and wait until its conversation has ended."""
-        self._reason = reason
-        await self._socket.close(code, reason)
+        self._close_soon(code, reason)
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Return when the conversation has ended."""
         await self._done.wait()
+
+    def leave(self, code: CloseCode, reason: str) -> None:
+        """Close at the end of the turn: now, if the conversation is idle."""
+        self._leaving = self._leaving or (code, reason)
+        if self._record is None or self._record.fields.state == State.IDLE:
+            self._close_soon(*self._leaving)
+
+    # -- beginning -----------------------------------------------------------------------------------------------
+
+    async def _first_message(self) -> First:
+        """Wait shortly for a `hello`; another first message counts as none and is taken later.
+
+        Where a token is asked for, it is waited for longer, and anything else raises `TokenRefused`.
+        """
+        try:
+            async with asyncio.timeout(HELLO_S if self.is_admitted else self._limits.hello_s):
+                message = await self._socket.receive()
+        except TimeoutError:
+            if not self.is_admitted:
+                REFUSED.labels("hello").inc()
+                raise TokenRefused("No `hello` with a token came in time.") from None
+            return None
+        try:
+            first = self._dialect.decode(message)
+        except ProtocolError as error:
+            self._report(error)
+            first = None
+        if isinstance(first, protocol.Hello):
+            self._input.set_rate(first.sample_rate)
+            self._output.set_rate(first.out_sample_rate)
+            self._rates = (first.sample_rate, first.out_sample_rate)
+            self._guard = FloodGuard(sample_rate=first.sample_rate, limits=self._limits)
+        if not self.is_admitted and self._tokens is not None:
+            token = first.token if isinstance(first, protocol.Hello) else None
+            await self._tokens.admit(token, self.session_id)
+            self.is_admitted = True
+        return None if first is None or isinstance(first, protocol.Hello) else message
 
     async def _claim(self) -> ConversationRecord:
         claim = await self._mirror.claim(self.session_id)
         self.is_resumed = claim.resumed
-        self._record = record = ConversationRecord(self.session_id, fields=claim.fields, on_change=self._changed)
-        self._mirrored = self._mirror.open(claim, record, on_fenced=self._on_fenced)
+        self._record = record = ConversationRecord(
+            self.session_id, fields=claim.fields, last_turn_id=claim.last_turn_id, on_change=self._changed
+        )
+        self._mirrored = self._mirror.open(claim, record, on_fenced=self._on_fenced, on_found=record.adopt)
         logger.info("{} connected ({})", self.session_id, "resumed" if self.is_resumed else "new")
         return record
+
+    def _greet(self, *, again: bool = False) -> None:
+        """Send `ready`, ahead of everything else."""
+        assert self._record is not None
+        spelled = self._dialect.ready(
+            again=again,
+            session_id=self.session_id,
+            sample_rate=self._rates[0],
+            out_sample_rate=self._rates[1],
+            resumed=self.is_resumed,
+            turn_number=self._record.fields.turn_number,
+            token=None if again else self._next_token(self.session_id),
+        )
+        if again:
+            self._output.say(spelled)
+        else:
+            self._wire.start(*(spelled if isinstance(spelled, tuple) else (spelled,)))
+
+    # -- messages ------------------------------------------------------------------------------------------------
+
+    async def _handle(self, message: First) -> None:
+        if message is None:
+            return
+        try:
+            await self._take(message)
+        except Flooded as error:
+            REFUSED.labels("flood").inc()
+            self._close_soon(CloseCode.POLICY, error.message)
+        except ProtocolError as error:
+            self._report(error)
+
+    async def _take(self, raw: str | bytes) -> None:
+        now = self._heard
+        if isinstance(raw, str):
+            self._guard.on_control(now)
+        message = self._dialect.decode(raw)
+        if isinstance(message, bytes):
+            pcm = self._guard.on_audio(message, now)
+            if pcm:
+                await self._input.receive_audio(pcm)
+            return
+        if isinstance(raw, bytes):  # a dialect that is binary altogether
+            self._guard.on_control(now)
+        if isinstance(message, protocol.Ping):
+            self._output.say(self._dialect.pong())
+        elif isinstance(message, protocol.Hello):
+            self._greet(again=True)
+        else:
+            await self._input.receive(message)
+
+    def _report(self, error: ProtocolError) -> None:
+        """Tell the client of its mistake; of a flood, only now and then."""
+        REFUSED.labels(error.code).inc()
+        if error.code != "too_fast" or self._guard.may_report(self._loop.time()):
+            self._output.say(self._dialect.error(error.code, error.message))
+
+    # -- ending --------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Every now and then: has the client fallen silent, is its time over?"""
+        assert self._record is not None
+        now = self._loop.time()
+        self._watch = self._loop.call_later(min(LOOK_S, self._limits.idle_s / 4), self._look)
+        if self._record.fields.state in (State.THINKING, State.SPEAKING):
+            self._heard = now  # the clock stands still while the bot has the floor
+        elif now - self._heard > self._limits.idle_s:
+            self._close_soon(CloseCode.END, "idle")
+        if now - self._began > self._limits.session_s and self._leaving is None:
+            REFUSED.labels("session_time").inc()
+            self.leave(CloseCode.RESTART, "the connection's time is over; reconnect")
 
     def _changed(self, line: LogLine | None, is_urgent: bool) -> None:
         if self._mirrored is not None:
             self._mirrored.update(line)
             if is_urgent:
                 self._mirrored.flush()
+        if self._leaving is not None:
+            self.leave(*self._leaving)
 
     def _on_fenced(self, session_id: str) -> None:
-        self._reason = "taken over by another process"
-        self._wire.send_text(protocol.error("bad_field", "This session goes on at another server."))
-        task = asyncio.get_running_loop().create_task(self._socket.close(CloseCode.TAKEN_OVER, self._reason))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._output.say(self._dialect.error("bad_field", "This session goes on at another server."))
+        self._close_soon(CloseCode.TAKEN_OVER, "taken over by another process")
 
-    async def _first_message(self) -> protocol.ClientMessage | bytes | None:
-        """Wait shortly for a `hello`; another first message counts as none and is taken later."""
-        try:
-            async with asyncio.timeout(HELLO_S):
-                message = await self._socket.recv()
-        except TimeoutError:
-            return None
-        if isinstance(message, bytes):
-            return message
-        try:
-            decoded = protocol.decode_text(message)
-        except ProtocolError as error:
-            await self._socket.send(protocol.error(error.code, error.message))
-            return None
-        if isinstance(decoded, protocol.Hello):
-            self._input.set_rate(decoded.sample_rate)
-            self._output.set_rate(decoded.out_sample_rate)
-            self._guard = FloodGuard(sample_rate=decoded.sample_rate)
-        return decoded
+    def _close_soon(self, code: CloseCode, reason: str) -> None:
+        """Close, once: what was said before is still sent."""
+        if self._closing is None:
+            self._reason = reason
+            self._closing = self._loop.create_task(self._close(code, reason), name=f"close {self.session_id}")
 
-    def _ready(self, record: ConversationRecord, first: protocol.ClientMessage | bytes | None) -> str:
-        is_hello = isinstance(first, protocol.Hello)
-        return protocol.ready(
-            session_id=self.session_id,
-            sample_rate=first.sample_rate if is_hello else PIPELINE_RATE,
-            out_sample_rate=first.out_sample_rate if is_hello else PIPELINE_RATE,
-            resumed=self.is_resumed,
-            turn_number=record.fields.turn_number,
-        )
-
-    async def _read(self, record: ConversationRecord) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    message = await self._socket.recv()
-            except TimeoutError:
-                if record.fields.state in (State.THINKING, State.SPEAKING):
-                    continue  # the clock stands still while the bot has the floor
-                self._reason = "idle"
-                await self._socket.close(CloseCode.END, "idle")
-                return
-            try:
-                await self._take(message)
-            except ProtocolError as error:
-                if error.code != "too_fast" or self._guard.may_report(asyncio.get_running_loop().time()):
-                    self._wire.send_text(protocol.error(error.code, error.message))
-
-    async def _take(self, message: protocol.ClientMessage | bytes | str) -> None:
-        now = asyncio.get_running_loop().time()
-        if isinstance(message, bytes):
-            self._guard.on_audio(len(message), now)
-            protocol.check_audio(message)
-            await self._input.receive_audio(message)
-            return
-        if isinstance(message, str):
-            self._guard.on_control(now)
-            message = protocol.decode_text(message)
-        if isinstance(message, protocol.Ping):
-            self._wire.send_text(protocol.pong())
-        elif isinstance(message, protocol.Hello):
-            raise ProtocolError("bad_field", "`hello` is only good as the first message.")
-        else:
-            await self._input.receive(message)
+    async def _close(self, code: CloseCode, reason: str) -> None:
+        await self._wire.close(drain_s=DRAIN_S)
+        await self._socket.close(code, reason)
 
     async def _clean_up(self, session: Session | None) -> None:
         try:
+            if self._watch is not None:
+                self._watch.cancel()
             if session is not None:
                 await session.cancel()
             await self._wire.close()
             if self._mirrored is not None:
                 self._mirrored.close()
-            with suppress(ConnectionClosed):
-                await self._socket.close()
+            if self._closing is not None:
+                await asyncio.wait({self._closing})
+            else:
+                await self._socket.close(CloseCode.END, "")
             logger.info("{} disconnected ({})", self.session_id, self._reason)
         finally:
             self._done.set()

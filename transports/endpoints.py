@@ -1,7 +1,7 @@
 """The two ends of a conversation's pipeline: what the client says comes in, what it is to hear goes out.
 
-Both are processors that know the JSON + PCM protocol, but neither sockets nor tasks: `ClientInput` is fed by whoever
-reads, `ClientOutput` writes to a `Wire`.
+Both are processors that know neither sockets nor tasks: `ClientInput` is fed by whoever reads, `ClientOutput` writes to
+a `Wire`, spelled in a `Dialect`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ..pipeline.frames import (
     ReplyEndedFrame,
     ReplyInterruptedFrame,
     ReplyPlayedFrame,
+    ReplyProgressFrame,
     ReplyStartedFrame,
     ReplyTextFrame,
     StateChangedFrame,
@@ -41,9 +42,11 @@ from ..pipeline.frames import (
     UserSpeakingFrame,
 )
 from ..pipeline.processor import Processor
+from ..pipeline.resume import RESUMED
 from ..pipeline.stages import Stage
 from ..pipeline.states import State
 from . import protocol
+from .dialect import Dialect, JsonDialect, Spelled
 from .pacing import Playout
 from .ticker import Ticker, shared_ticker
 from .wire import Wire
@@ -96,6 +99,10 @@ class ClientInput(Processor):
                 await self.push_frame(ClientFragmentFrame(text=text, is_final=is_final))
             case protocol.VadEnd():
                 await self.push_frame(ClientTurnEndFrame())
+            case protocol.Typed(text=text):
+                await self.push_frame(UserSpeakingFrame())  # whoever types wants the floor
+                await self.push_frame(ClientFragmentFrame(text=text, is_final=True))
+                await self.push_frame(ClientTurnEndFrame())
             case protocol.UserSpeaking(confidence=confidence):
                 await self.push_frame(UserSpeakingFrame(confidence=confidence))
 
@@ -111,23 +118,35 @@ class ClientOutput(Processor):
 
     stage = Stage.OUTPUT
 
-    def __init__(self, *, wire: Wire, lead_ms: float = 60.0, ticker: Callable[[], Ticker] = shared_ticker) -> None:
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        dialect: Dialect | None = None,
+        lead_ms: float = 60.0,
+        ticker: Callable[[], Ticker] = shared_ticker,
+    ) -> None:
         super().__init__()
         self._wire = wire  # where messages go
+        self._spell = dialect or JsonDialect()  # how they are written
         self._playout = Playout(sample_rate=PIPELINE_RATE, lead_ms=lead_ms)  # what plays when
         self._get_ticker = ticker  # the process's ticker, asked for when first needed
         self._ticker: Ticker | None = None  # set while something plays or waits to
         self._resample = Resampler(PIPELINE_RATE, PIPELINE_RATE)  # to the client's rate
+        self._rate = PIPELINE_RATE  # the client's
         self._from_rates: dict[int, Resampler] = {}  # voice's rate -> resampler to the pipeline's rate
         self._marker = 0  # turn of the reply that came last
         self._turn_id = 0  # the newest turn of the state machine
         self._sounding: int | None = None  # the turn whose audio is being sent
         self._texts: list[tuple[int, str, bool]] = []  # (turn, text, final) waiting for the move to speaking
         self._speaking_turn: int | None = None  # the turn that `response_ready` was sent for
+        self._resumed_turn: int | None = None  # being spoken when another process lost it, and not gone on with yet
+        self._heard_count = -1  # words of the sounding reply that were reported as begun; -1: not even its start
         self._thinking_since = 0.0  # loop time of the last end of turn
 
     def set_rate(self, sample_rate: int) -> None:
         """Say at what rate the client plays; 16 kHz until then."""
+        self._rate = sample_rate
         self._resample = Resampler(PIPELINE_RATE, sample_rate)
 
     async def cleanup(self) -> None:
@@ -159,12 +178,12 @@ class ClientOutput(Processor):
     @consumes(PlaybackPauseFrame)
     async def _on_pause(self, frame: PlaybackPauseFrame, direction: FrameDirection) -> None:
         self._playout.pause(self._now())
-        self._wire.send_text(protocol.pause(frame.turn_id))
+        self.say(self._spell.pause(frame.turn_id))
 
     @consumes(PlaybackResumeFrame)
     async def _on_resume(self, frame: PlaybackResumeFrame, direction: FrameDirection) -> None:
         self._playout.resume(self._now())
-        self._wire.send_text(protocol.resume(frame.turn_id))
+        self.say(self._spell.resume(frame.turn_id))
         self._play()
 
     @consumes(InterruptionFrame)
@@ -175,7 +194,7 @@ class ClientOutput(Processor):
             heard = " ".join(self._playout.heard_words(now))
             heard_ms = self._playout.cut(turn_id, now)
             self._texts = [text for text in self._texts if text[0] > turn_id]
-            self._wire.send_text(protocol.interrupted(turn_id))
+            self.say(self._spell.interrupted(turn_id))
             played = ReplyPlayedFrame(turn_id=turn_id, complete=False, played_ms=heard_ms, heard=heard)
             await self._report(played)
         await self.push_frame(frame, direction)
@@ -193,40 +212,54 @@ class ClientOutput(Processor):
         self._turn_id = frame.turn_id
         if frame.state == State.THINKING:
             self._thinking_since = now
-        update = protocol.state_update(
+        update = self._spell.state_update(
             state=frame.state, text_buffer=frame.text_buffer, turn=frame.turn_id, trigger=frame.trigger
         )
-        self._wire.send_text(update)
-        if frame.state == State.SPEAKING:
+        self.say(update)
+        if frame.state == State.SPEAKING and frame.trigger == RESUMED:
+            self._resumed_turn = frame.turn_id  # its `response_ready` comes with the rest of the reply
+        elif frame.state == State.SPEAKING:
             known = [text for text in self._texts if text[0] == frame.turn_id]
             self._texts.clear()
             self._speaking_turn = frame.turn_id
-            ready = protocol.response_ready(
+            ready = self._spell.response_ready(
                 turn=frame.turn_id,
                 text=" ".join(text for _, text, _ in known),
                 thinking_ms=(now - self._thinking_since) * 1000 if frame.previous == State.THINKING else 0.0,
                 final=any(final for _, _, final in known),
             )
-            self._wire.send_text(ready)
+            self.say(ready)
         await self.push_frame(frame, direction)
 
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
-        update = protocol.state_update(
+        update = self._spell.state_update(
             state=State.LISTENING, text_buffer=frame.fragments, turn=self._turn_id, trigger="stt_fragment"
         )
-        self._wire.send_text(update)
+        self.say(update)
 
     @consumes(ReplyTextFrame)
     async def _on_text(self, frame: ReplyTextFrame, direction: FrameDirection) -> None:
-        if frame.turn_id == self._speaking_turn:
-            self._wire.send_text(protocol.response_text(turn=frame.turn_id, text=frame.text, final=frame.is_final))
+        if frame.turn_id == self._resumed_turn:
+            self._resumed_turn, self._speaking_turn = None, frame.turn_id
+            ready = self._spell.response_ready(
+                turn=frame.turn_id, text=frame.text, thinking_ms=0.0, final=frame.is_final
+            )
+            self.say(ready)
+        elif frame.turn_id == self._speaking_turn:
+            self.say(self._spell.response_text(turn=frame.turn_id, text=frame.text, final=frame.is_final))
         else:
             self._texts = [*self._texts[-63:], (frame.turn_id, frame.text, frame.is_final)]
 
     @consumes(TurnMeasuredFrame)
     async def _on_measured(self, frame: TurnMeasuredFrame, direction: FrameDirection) -> None:
-        self._wire.send_text(protocol.turn(frame.turn_id, waterfall={"latency_ms": dict(frame.latency_ms)}))
+        self.say(self._spell.turn(frame.turn_id, waterfall={"latency_ms": dict(frame.latency_ms)}))
+
+    def say(self, spelled: Spelled) -> None:
+        """Send what a dialect has spelled."""
+        for message in spelled if isinstance(spelled, tuple) else (spelled,):
+            if message is not None:
+                self._wire.send_text(message)
 
     # -- playing -----------------------------------------------------------------------------------------------
 
@@ -244,16 +277,28 @@ class ClientOutput(Processor):
     def _tick(self, now: float) -> None:
         chunks = self._playout.take(now)
         for chunk in chunks:
-            self._wire.send_audio(self._resample(chunk))
+            self._wire.send_audio(self._spell.audio(self._resample(chunk), self._rate))
         turn_id = self._playout.turn_id
         if chunks and turn_id != self._sounding:
-            self._sounding = turn_id
+            self._sounding, self._heard_count = turn_id, -1
             self.create_task(self._broadcast_bot(BotStartedSpeakingFrame), "bot_started")
+        self._note_progress(turn_id, now)
         finished = self._playout.finished(now)
         if finished is not None:
             self.create_task(self._report(ReplyPlayedFrame(turn_id=finished)), "reply_played")
         if self._playout.turn_id is None:
             self._stop()
+
+    def _note_progress(self, turn_id: int | None, now: float) -> None:
+        """Say upstream that the first audio, or another word, has begun to sound."""
+        if turn_id is None or turn_id != self._sounding or self._playout.is_paused:
+            return
+        heard, played_ms = self._playout.heard_words(now), self._playout.played_ms(now)
+        if len(heard) == self._heard_count or not played_ms:
+            return
+        self._heard_count = len(heard)
+        progress = ReplyProgressFrame(turn_id=turn_id, played_ms=played_ms, heard=" ".join(heard))
+        self.create_task(self.push_frame(progress, FrameDirection.UPSTREAM), "reply_progress")
 
     async def _report(self, played: ReplyPlayedFrame) -> None:
         if self._sounding is not None:

@@ -1,24 +1,26 @@
-"""The plain HTTP side of the port: health, metrics, the console page, and who may open a WebSocket."""
+"""The plain HTTP side of the port: health, metrics, the console page, and where a WebSocket may be opened."""
 
 from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from .admission import Origins
+from .limits import REFUSED
 from .protocol import is_session_id
 
-PATH = "/orchestrate"
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
-_CONSOLE = files(__package__ or __name__) / "console"
+PATH = "/orchestrate"  # our JSON and PCM, or whatever the subprotocol says
+PIPECAT_PATH = "/pipecat"  # protobuf and RTVI, for Pipecat's own clients
+_CONSOLE = files(__package__) / "console"
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -26,60 +28,83 @@ _SECURITY = {
 }
 
 
+def query_of(path: str, name: str) -> str:
+    """Return a parameter of a request path, "" if there is none."""
+    return parse_qs(urlsplit(path).query).get(name, [""])[0]
+
+
 def session_id_of(path: str) -> str:
     """Return the `session_id` of a request path, "" if there is none."""
-    return parse_qs(urlsplit(path).query).get("session_id", [""])[0]
+    return query_of(path, "session_id")
 
 
 class Routes:
-    """Answers what is not a WebSocket. `origins` are exact origins besides the server's own and loopback; `*`: all."""
+    """Answers what is not a WebSocket."""
 
-    def __init__(self, *, origins: Sequence[str] = (), health: Callable[[], dict[str, Any]]) -> None:
-        self._origins = frozenset(origins)  # allowed besides the server's own and loopback
+    def __init__(
+        self,
+        *,
+        origins: Origins,
+        health: Callable[[], Awaitable[dict[str, Any]]],
+        metrics: Callable[[], Awaitable[bytes]],
+        unready: Callable[[], str],
+    ) -> None:
+        self._origins = origins  # who may talk to the server from a browser
         self._health = health  # what /health says
+        self._metrics = metrics  # what /metrics says
+        self._unready = unready  # why no new conversation should come here, "" if one may
 
-    def answer(self, request: Request) -> Response | None:
+    async def answer(self, request: Request) -> Response | None:
         """Return the response, or None where the WebSocket handshake is to go on."""
-        parts = urlsplit(request.path)
-        origin = request.headers.get("Origin")
-        if origin is not None and not self.is_allowed(origin, request.headers.get("Host", "")):
-            return _response(HTTPStatus.FORBIDDEN, f"The origin {origin} is not allowed; add it to LEIBNIZ_ORIGINS.\n")
-        if parts.path == PATH:
-            if not is_session_id(session_id_of(request.path)):
-                text = "Give ?session_id= with 1 to 64 letters, digits, '_' or '-'.\n"
-                return _response(HTTPStatus.BAD_REQUEST, text, origin=origin)
-            if request.headers.get("Upgrade", "").lower() != "websocket":
-                return _response(HTTPStatus.UPGRADE_REQUIRED, "Open this address as a WebSocket.\n", origin=origin)
-            return None
-        return self._page(parts.path, origin)
-
-    def is_allowed(self, origin: str, host: str) -> bool:
-        """Whether a browser page of `origin` may talk to this server, reached as `host`."""
-        if "*" in self._origins or origin in self._origins:
-            return True
         try:
-            parts = urlsplit(origin)
-            name = parts.hostname
+            parts = urlsplit(request.path)
         except ValueError:
-            return False
-        return parts.scheme in ("http", "https") and (parts.netloc == host or name in _LOOPBACK)
+            return refusal(HTTPStatus.BAD_REQUEST, "The address cannot be read.")
+        origin = request.headers.get("Origin")
+        if origin is not None and not self._origins.allows(origin, request.headers.get("Host", "")):
+            REFUSED.labels("origin").inc()
+            return refusal(HTTPStatus.FORBIDDEN, f"The origin {origin} is not allowed; add it to LEIBNIZ_ORIGINS.")
+        if parts.path in (PATH, PIPECAT_PATH):
+            return self._handshake(request, origin)
+        return await self._page(parts.path, origin)
 
-    def _page(self, path: str, origin: str | None) -> Response:
+    def _handshake(self, request: Request, origin: str | None) -> Response | None:
+        if not is_session_id(session_id_of(request.path)):
+            REFUSED.labels("session_id").inc()
+            text = "Give ?session_id= with 1 to 64 letters, digits, '_' or '-'."
+            return refusal(HTTPStatus.BAD_REQUEST, text, origin)
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return refusal(HTTPStatus.UPGRADE_REQUIRED, "Open this address as a WebSocket.", origin)
+        return None
+
+    async def _page(self, path: str, origin: str | None) -> Response:
         if path == "/health":
-            return _response(HTTPStatus.OK, json.dumps(self._health()) + "\n", "application/json", origin)
+            return _response(HTTPStatus.OK, json.dumps(await self._health()) + "\n", "application/json", origin)
+        if path == "/ready":
+            why = self._unready()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
+            return _response(status, f"{why or 'ready'}\n", origin=origin)
         if path == "/metrics":
-            return _response(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST, origin)
+            return _response(HTTPStatus.OK, await self._metrics(), CONTENT_TYPE_LATEST, origin)
         name = "index.html" if path == "/" else path.removeprefix("/")
         file = _CONSOLE / name
-        if "/" in name or name.startswith(".") or not file.is_file():
-            return _response(HTTPStatus.NOT_FOUND, "Nothing here. Try /, /health or /metrics.\n", origin=origin)
+        if "/" in name or "\0" in name or name.startswith(".") or not file.is_file():
+            return _response(HTTPStatus.NOT_FOUND, "Nothing here. Try /, /health, /ready or /metrics.\n", origin=origin)
         return _response(HTTPStatus.OK, file.read_bytes(), mimetypes.guess_type(name)[0] or "text/plain", origin)
+
+
+def refusal(status: HTTPStatus, sentence: str, origin: str | None = None) -> Response:
+    """A response of one sentence."""
+    response = _response(status, sentence + "\n", origin=origin)
+    if status is HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def _response(
     status: HTTPStatus, body: str | bytes, content_type: str = "text/plain; charset=utf-8", origin: str | None = None
 ) -> Response:
-    data = body.encode() if isinstance(body, str) else body
+    data = body.encode("utf-8", "replace") if isinstance(body, str) else body
     headers = Headers(_SECURITY)
     headers["Content-Type"] = content_type
     headers["Content-Length"] = str(len(data))

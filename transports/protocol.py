@@ -49,6 +49,8 @@ class CloseCode(IntEnum):
     """Why the server closed the connection. 4xxx are ours, the others are RFC 6455's."""
 
     END = 1000
+    PROTOCOL = 1002
+    NOT_TEXT = 1007
     POLICY = 1008
     TOO_LARGE = 1009
     OUR_FAULT = 1011
@@ -102,7 +104,14 @@ class Ping:
     """Heartbeat; answered by `pong`."""
 
 
-ClientMessage = Hello | SttFragment | VadEnd | UserSpeaking | Ack | Ping
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A whole turn as text; other dialects have it (RTVI's `send-text`), here it is `stt_fragment` and `vad_end`."""
+
+    text: str
+
+
+ClientMessage = Hello | SttFragment | VadEnd | UserSpeaking | Ack | Ping | Typed
 
 
 def is_session_id(text: str) -> bool:
@@ -115,7 +124,7 @@ def is_session_id(text: str) -> bool:
 
 def decode_text(text: str) -> ClientMessage:
     """One text message of a client. Raises `ProtocolError` with one of `ERROR_CODES`, and nothing else."""
-    fields = _parse(text)
+    fields = parse(text)
     kind = fields.get("type")
     if kind is None:
         raise ProtocolError("missing_field", "The message has no `type`.")
@@ -138,7 +147,8 @@ def check_audio(pcm: bytes) -> None:
         raise ProtocolError("bad_audio", f"Audio is 16-bit samples, so {len(pcm)} bytes cannot be right.")
 
 
-def _parse(text: str) -> dict[str, Any]:
+def parse(text: str) -> dict[str, Any]:
+    """A JSON object. Raises `ProtocolError("bad_json")` for anything else."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:  # what the parser says to "[[[[..." instead of a JSON error

@@ -1,93 +1,107 @@
-"""`SocketWire`: a conversation's messages onto a WebSocket, never waiting in the pipeline, never without end."""
+"""`SocketWire`: a conversation's messages onto a socket, never waiting in the pipeline, never without end."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 
 from loguru import logger
-from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import ConnectionClosed
+
+from .client_socket import ClientSocket
+from .limits import REFUSED
 
 MAX_WAITING = 256  # messages; a client that reads has a handful, so this one does not
-SEND_S = 2.0  # a send that takes longer than this is to a client that stopped reading
-NOTSENT_LOWAT = 4096  # bytes the kernel may hold unsent; its default hides 90 s of stale audio (docs/operations.md)
-USER_TIMEOUT_MS = 10_000  # unacknowledged data ends the connection after this
+RETRY_S = 0.02  # how soon a client that did not keep up is tried again
 
 
 class SocketWire:
-    """Queues messages and sends them from one task. A client that does not read is disconnected, not waited for."""
+    """Sends at once, without a task; what a slow client cannot take waits here, in order.
 
-    def __init__(self, connection: ServerConnection) -> None:
-        self._connection = connection  # the WebSocket
-        self._waiting: deque[bytes | str] = deque()  # messages not sent yet
-        self._wake = asyncio.Event()  # set when there is something to send or to stop for
-        self._is_closed = False  # nothing more is taken
+    A client that takes nothing for `send_s`, or has `MAX_WAITING` messages wait, is disconnected, not waited for.
+    """
+
+    __slots__ = (
+        "_blocked_since",
+        "_is_closed",
+        "_is_started",
+        "_send_s",
+        "_socket",
+        "_timer",
+        "_waiting",
+        "is_aborted",
+    )
+
+    def __init__(self, socket: ClientSocket, *, send_s: float = 2.0) -> None:
         self.is_aborted = False  # the client did not read and was cut off
-        self._task: asyncio.Task[None] | None = None  # sends; None before `start`
-        _tune(connection.transport.get_extra_info("socket"))
+        self._socket = socket
+        self._send_s = send_s  # a client that takes nothing for longer does not read
+        self._waiting: deque[bytes | str] = deque()  # messages not sent yet
+        self._timer: asyncio.TimerHandle | None = None  # the next attempt; None while nothing waits
+        self._blocked_since: float | None = None  # loop time of the last progress; None while nothing is blocked
+        self._is_started = False  # before, messages wait
+        self._is_closed = False  # nothing more is taken
 
-    def start(self) -> None:
-        """Begin to send."""
-        self._task = asyncio.create_task(self._send_all(), name="wire")
+    def start(self, *first: str | bytes | None) -> None:
+        """Begin to send: `first`, as far as it is anything, ahead of all that waits."""
+        self._waiting.extendleft(message for message in reversed(first) if message is not None)
+        self._is_started = True
+        self._flush()
 
     def send_audio(self, pcm: bytes) -> None:
-        """Queue one chunk of audio."""
+        """Send one chunk of audio."""
         self._put(pcm)
 
-    def send_text(self, message: str) -> None:
-        """Queue one JSON message."""
+    def send_text(self, message: str | bytes) -> None:
+        """Send one message that is no audio."""
         self._put(message)
 
     async def close(self, *, drain_s: float = 0.0) -> None:
         """Take nothing more; wait at most `drain_s` for what is queued."""
         self._is_closed = True
-        self._wake.set()
-        if self._task is not None:
-            if drain_s:
-                await asyncio.wait({self._task}, timeout=drain_s)
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        for _ in range(round(drain_s / RETRY_S)):
+            if not self._waiting or not self._is_started:
+                break
+            await asyncio.sleep(RETRY_S)
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _put(self, message: bytes | str) -> None:
         if self._is_closed:
+            return
+        if self._is_started and not self._waiting and self._socket.try_send(message):
             return
         if len(self._waiting) >= MAX_WAITING:
             self._abort(f"{MAX_WAITING} messages wait")
             return
         self._waiting.append(message)
-        self._wake.set()
+        if self._is_started and self._timer is None:
+            self._try_later()
+
+    def _flush(self) -> None:
+        self._timer = None
+        while self._waiting and self._socket.try_send(self._waiting[0]):
+            self._waiting.popleft()
+            self._blocked_since = None
+        if self._waiting:
+            self._try_later()
+        else:
+            self._blocked_since = None
+
+    def _try_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._blocked_since is None:
+            self._blocked_since = now
+        if now - self._blocked_since > self._send_s:
+            self._abort(f"nothing was taken for {self._send_s:g} s")
+        else:
+            self._timer = loop.call_later(RETRY_S, self._flush)
 
     def _abort(self, reason: str) -> None:
         logger.warning("a client does not read ({}); its connection is aborted", reason)
+        REFUSED.labels("not_reading").inc()
         self._is_closed = self.is_aborted = True
         self._waiting.clear()
-        self._connection.transport.abort()
-
-    async def _send_all(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                try:
-                    async with asyncio.timeout(SEND_S):
-                        await self._connection.send(self._waiting.popleft())
-                except TimeoutError:
-                    self._abort(f"a send took more than {SEND_S:.0f} s")
-                    return
-                except ConnectionClosed:
-                    self._is_closed = True
-                    return
-            if self._is_closed:
-                return
-
-
-def _tune(sock: socket.socket | None) -> None:
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for name, value in (("TCP_NOTSENT_LOWAT", NOTSENT_LOWAT), ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS)):
-        option = getattr(socket, name, None)
-        if option is not None:  # Linux has both, other systems not all
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._socket.abort()

@@ -12,6 +12,6 @@ class Wire(Protocol):
         """Send one 20 ms chunk of PCM16."""
         ...
 
-    def send_text(self, message: str) -> None:
-        """Send one JSON message."""
+    def send_text(self, message: str | bytes) -> None:
+        """Send one message that is no audio."""
         ...

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from . import serve, talk
+from . import serve, talk, token
 
-COMMANDS = (serve, talk)
+COMMANDS = (serve, talk, token)
 
 
 def parser() -> argparse.ArgumentParser:

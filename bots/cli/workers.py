@@ -1,0 +1,203 @@
+"""`leibniz serve --workers N`: N processes on one port, watched and restarted by this one.
+
+supervisor --- reserves the port (SO_REUSEPORT, never listens), runs the embedded Redis, keeps dead workers' counters
+   +-- worker 0: leibniz serve BOT, told by LEIBNIZ_WORKER=<number>:<folder>
+   +-- worker 1: ...       each listens on the same port, the kernel deals connections out
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from .loading import UsageError
+
+WORKER = "LEIBNIZ_WORKER"  # environment of a worker: "<number>:<folder>"
+LOOK_S = 0.1  # how often the workers are looked at
+KEEP_S = 1.0  # how often their counters are kept
+BACKOFF_S = (0.1, 5.0)  # before a worker that died at once is started again
+STABLE_S = 10.0  # a worker that lived so long is restarted at once
+END_S = 15.0  # from SIGTERM to SIGKILL
+
+
+class Workers:
+    """The processes of one port."""
+
+    def __init__(self, options: argparse.Namespace, *, folder: Path, redis_url: str | None) -> None:
+        self._options = options
+        self._folder = folder  # sockets, used tokens and counters of dead workers
+        self._redis_url = redis_url  # of the embedded server; None where REDIS_URL is set, or with memory only
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}  # by number
+        self._started: dict[int, float] = {}  # monotonic start of each
+        self._due: dict[int, float] = {}  # those to be started again, and when
+        self._delay: dict[int, float] = {}  # next back-off of each
+        self._counters: dict[int, str] = {}  # what each worker's counters said last
+        self._retired = ""  # counters of all that died
+
+    def start(self, number: int) -> None:
+        """Start one worker."""
+        environment = {**os.environ, WORKER: f"{number}:{self._folder}"}
+        if self._redis_url:
+            environment["REDIS_URL"] = self._redis_url
+        arguments = [sys.executable, "-m", "leibniz_voice.bots.cli.main", *self._arguments()]
+        self._processes[number] = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL)
+        self._started[number] = time.monotonic()
+
+    def _arguments(self) -> list[str]:
+        options = self._options
+        arguments = ["serve", options.bot, "--host", options.host, "--port", str(options.port), "--data", options.data]
+        arguments += ["--log-level", options.log_level, "--drain", str(options.drain)]
+        arguments += [part for limit in options.limit for part in ("--limit", limit)]
+        arguments += ["--insecure"] if options.insecure else []
+        return arguments + (["--trust-proxy"] if options.trust_proxy else [])
+
+    async def watch(self) -> None:
+        """Start again what ends, for ever."""
+        keep_at = 0.0
+        while True:
+            now = time.monotonic()
+            for number, process in list(self._processes.items()):
+                status = process.poll()
+                if status is not None:
+                    self._note_end(number, status, now)
+            for number, due in list(self._due.items()):
+                if now >= due:
+                    del self._due[number]
+                    self.start(number)
+            if now >= keep_at:
+                keep_at = now + KEEP_S
+                await self._keep_counters()
+            await asyncio.sleep(LOOK_S)
+
+    def _note_end(self, number: int, status: int, now: float) -> None:
+        del self._processes[number]
+        lived = now - self._started[number]
+        first, longest = BACKOFF_S
+        delay = 0.0 if lived > STABLE_S else min(2 * self._delay.get(number, first / 2), longest)
+        self._delay[number] = max(delay, first / 2)
+        self._due[number] = now + delay
+        logger.error("worker {} ended ({}); a new one starts", number, describe(status))
+        self._retire(number)
+
+    async def _keep_counters(self) -> None:
+        from leibniz_voice.transports.peers import ask, socket_of
+
+        for number in list(self._processes):
+            path = socket_of(self._folder, number)
+            answer = await ask(path) if path.exists() else None
+            if answer is not None:
+                self._counters[number] = answer["metrics"]
+
+    def _retire(self, number: int) -> None:
+        from leibniz_voice.transports.peers import RETIRED, add_up, socket_of
+
+        socket_of(self._folder, number).unlink(missing_ok=True)
+        last = self._counters.pop(number, "")
+        self._retired = add_up([self._retired, last], only_counters=True)
+        new = self._folder / f"{RETIRED}.new"
+        new.write_text(self._retired)
+        new.replace(self._folder / RETIRED)
+        for path in (self._folder / "spent").glob("*.*"):
+            if int(path.suffix[1:]) + 120 < time.time():
+                path.unlink(missing_ok=True)
+
+    def signal(self, number: int) -> None:
+        """Tell all workers."""
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    async def end(self) -> int:
+        """Wait for all to end; the worst of their exit statuses."""
+        deadline = time.monotonic() + END_S
+        worst = 0
+        while self._processes:
+            for number, process in list(self._processes.items()):
+                status = process.poll()
+                if status is None and time.monotonic() > deadline:
+                    logger.error("worker {} does not end and is killed", number)
+                    process.kill()
+                    status = process.wait()
+                if status is not None:
+                    del self._processes[number]
+                    worst = max(worst, abs(status))
+            await asyncio.sleep(0.02)
+        return min(worst, 1)
+
+
+def describe(status: int) -> str:
+    """An exit status in words."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def reserve(options: argparse.Namespace) -> socket.socket:
+    """Take the port for the workers: a socket that is bound and never listens gets no connections."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    holder = socket.socket(family, socket.SOCK_STREAM)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind((options.host, options.port))
+    except OSError as error:
+        raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
+    options.port = holder.getsockname()[1]
+    return holder
+
+
+async def supervise(options: argparse.Namespace) -> int:
+    """Run the workers until SIGINT or SIGTERM; a second one kills them."""
+    from leibniz_voice.transports import open_store
+
+    stopped: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.put_nowait, number)
+    url = os.environ.get("REDIS_URL")
+    store: Any = None if url else await open_store(None, directory=options.data)
+    server_url = getattr(store, "url", None)  # None: memory, each worker for itself
+    with contextlib.closing(reserve(options)), tempfile.TemporaryDirectory(prefix="leibniz-") as folder:
+        workers = Workers(options, folder=Path(folder), redis_url=server_url)
+        for index in range(options.workers):
+            workers.start(index)
+        watching = asyncio.create_task(workers.watch())
+        await stopped.get()
+        watching.cancel()
+        workers.signal(signal.SIGTERM)
+        ending = asyncio.create_task(workers.end())
+        again = asyncio.create_task(stopped.get())
+        await asyncio.wait({ending, again}, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            workers.signal(signal.SIGKILL)
+        again.cancel()
+        status = await ending
+    if store is not None:
+        await store.close()
+    return status
+
+
+def place_in(environment: str | None) -> tuple[int, Path] | None:
+    """The number and folder of this worker; None in a process of its own."""
+    if not environment:
+        return None
+    number, _, folder = environment.partition(":")
+    return int(number), Path(folder)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the supervisor goes; where there is no such thing, do nothing."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)

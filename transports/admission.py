@@ -1,0 +1,113 @@
+"""Who may come in: sockets by address, WebSockets by origin and token. No I/O but the token ledger's."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+
+from .limits import REFUSED, Limits
+from .spent import SpentTokens
+from .tokens import NEXT_S, TokenKey, TokenRefused
+
+TOKEN_PREFIX = "token."  # of the subprotocol that carries a token, as browsers can set no other header
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
+
+
+class TokenGate:
+    """Checks a connection's token, uses it up, and mints the next one. Without a key everybody may come in."""
+
+    def __init__(
+        self, key: TokenKey | None, *, spent: SpentTokens | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._key = key  # None: no tokens are asked for
+        self._spent = spent or SpentTokens(clock=clock)
+        self._clock = clock  # unix seconds
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no token is needed."""
+        return self._key is None
+
+    async def admit(self, token: str | None, session_id: str) -> None:
+        """Take the token. Raises `TokenRefused`, counted, for one that is missing, wrong or used."""
+        if self._key is None:
+            return
+        try:
+            if token is None:
+                raise TokenRefused("A token is needed; `leibniz token SESSION` makes one.")
+            await self._spent.take(self._key.check(token, session_id, now=self._clock()))
+        except TokenRefused:
+            REFUSED.labels("token").inc()
+            raise
+
+    def next(self, session_id: str) -> str | None:
+        """A token for the session's next connection; None where none is needed."""
+        if self._key is None:
+            return None
+        return self._key.mint(session_id, now=self._clock(), lifetime_s=NEXT_S)
+
+
+def token_in(headers: Headers) -> str | None:
+    """The token of the Authorization header, else of the subprotocols; None if there is none."""
+    scheme, _, value = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    for name in subprotocols_in(headers):
+        if name.startswith(TOKEN_PREFIX):
+            return name.removeprefix(TOKEN_PREFIX)
+    return None
+
+
+def subprotocols_in(headers: Headers) -> list[str]:
+    """The subprotocols that a client offers, its favourite first."""
+    return [name.strip() for line in headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")]
+
+
+class Origins:
+    """Exact origins that may talk to the server, besides its own and loopback; `*` is all."""
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self._allowed = frozenset(allowed)
+
+    def allows(self, origin: str, host: str) -> bool:
+        """Whether a browser page of `origin` may talk to this server, reached as `host`."""
+        if "*" in self._allowed or origin in self._allowed:
+            return True
+        try:
+            parts = urlsplit(origin)
+            name = parts.hostname
+        except ValueError:
+            return False
+        return parts.scheme in ("http", "https") and (parts.netloc == host or name in _LOOPBACK)
+
+
+class Door:
+    """Counts sockets, of any kind and state, so that handshakes that never end cannot use up the process."""
+
+    def __init__(self, limits: Limits, *, is_behind_proxy: bool = False) -> None:
+        self._most = limits.connections + limits.connections // 3 + 32  # the WebSockets, and handshakes and HTTP
+        self._most_per_address = self._most if is_behind_proxy else 2 * limits.connections_per_address
+        self._by_address: Counter[str] = Counter()  # open sockets; addresses without any are deleted
+        self._count = 0  # of all of them
+
+    def enter(self, address: str) -> bool:
+        """Whether one more socket of `address` may be open; counts it if so."""
+        if self._count >= self._most or self._by_address[address] >= self._most_per_address:
+            REFUSED.labels("sockets").inc()
+            if not self._by_address[address]:
+                del self._by_address[address]
+            return False
+        self._by_address[address] += 1
+        self._count += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """One that entered is gone."""
+        self._count -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]

@@ -1,0 +1,132 @@
+"""`Peers`: the workers of one port tell each other their numbers, so that any of them answers for all.
+
+    <folder>/worker-<n>.sock   asked for "all": one line of JSON, {"health": {...}, "metrics": "..."}
+    <folder>/retired.prom      the counters of workers that died, kept by the supervisor so that no sum goes back
+    <folder>/spent/            tokens used by any of them
+
+Samples of one name and labels are added up; of what began (`_created`) the earliest counts, of an uptime the longest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+ANSWER_S = 1.0  # for the answer of another worker; a slower one is left out
+MAX_ANSWER = 4 * 1024 * 1024  # bytes
+RETIRED = "retired.prom"
+
+
+class Peers:
+    """The workers that serve one port; `number` is ours."""
+
+    def __init__(self, folder: Path, *, number: int) -> None:
+        self.folder = folder  # shared by the workers, for this user only
+        self.number = number
+        self.spent = folder / "spent"  # used tokens
+        self._server: asyncio.Server | None = None  # answers the others
+        self._health: Callable[[], dict[str, Any]] = dict  # what we say
+
+    async def start(self, *, health: Callable[[], dict[str, Any]]) -> None:
+        """Answer the others from now on."""
+        self.spent.mkdir(exist_ok=True)
+        self._health = health
+        path = socket_of(self.folder, self.number)
+        path.unlink(missing_ok=True)  # of a worker that died
+        self._server = await asyncio.start_unix_server(self._answer, path)
+
+    async def stop(self) -> None:
+        """Answer no more. Idempotent."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            socket_of(self.folder, self.number).unlink(missing_ok=True)
+
+    async def metrics(self) -> bytes:
+        """The metrics of all workers, those that died included, in Prometheus' text format."""
+        answers = await self._ask_others()
+        retired = self.folder / RETIRED
+        texts = [generate_latest().decode(), *(answer["metrics"] for answer in answers)]
+        if retired.is_file():
+            texts.append(retired.read_text())
+        return add_up(texts).encode()
+
+    async def health(self, own: dict[str, Any]) -> dict[str, Any]:
+        """Our health, with the conversations of all and how many workers answered."""
+        healths = [answer["health"] for answer in await self._ask_others()]
+        sessions = own["active_sessions"] + sum(health["active_sessions"] for health in healths)
+        return {**own, "active_sessions": sessions, "workers": 1 + len(healths)}
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(json.dumps({"health": self._health(), "metrics": generate_latest().decode()}).encode() + b"\n")
+        writer.close()
+
+    async def _ask_others(self) -> list[dict[str, Any]]:
+        own = socket_of(self.folder, self.number)
+        others = [path for path in sorted(self.folder.glob("worker-*.sock")) if path != own]
+        answers = await asyncio.gather(*(ask(path) for path in others))
+        return [answer for answer in answers if answer is not None]
+
+
+def socket_of(folder: Path, number: int) -> Path:
+    """Where a worker answers."""
+    return folder / f"worker-{number}.sock"
+
+
+async def ask(path: Path) -> dict[str, Any] | None:
+    """What a worker says; None if it does not answer."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER)
+            try:
+                return json.loads(await reader.readline())
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError) as error:
+        logger.debug("worker at {} does not answer: {!r}", path.name, error)
+        return None
+
+
+def add_up(texts: Iterable[str], *, only_counters: bool = False) -> str:
+    """One text in Prometheus' format out of several. `only_counters` leaves out what goes up and down."""
+    families: dict[str, tuple[str, str]] = {}  # name -> (help, type)
+    samples: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text):
+            if only_counters and family.type not in ("counter", "histogram"):
+                continue
+            families.setdefault(family.name, (family.documentation, family.type))
+            known = samples.setdefault(family.name, {})
+            for sample in family.samples:
+                key = (sample.name, tuple(sorted(sample.labels.items())))
+                known[key] = _combine(sample.name, known[key], sample.value) if key in known else sample.value
+    lines: list[str] = []
+    for name, (documentation, kind) in families.items():
+        shown = f"{name}_total" if kind == "counter" else name
+        lines += (f"# HELP {shown} {_escape(documentation)}", f"# TYPE {shown} {kind}")
+        lines += (f"{sample}{_labels(labels)} {value!r}" for (sample, labels), value in samples[name].items())
+    return "\n".join(lines) + "\n"
+
+
+def _combine(name: str, one: float, other: float) -> float:
+    if name.endswith(("_created", "_start_time_seconds")):
+        return min(one, other)
+    return max(one, other) if name.endswith(("uptime_seconds", "_info")) else one + other
+
+
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escape(value, quotes=True)}"' for name, value in labels) + "}"
+
+
+def _escape(text: str, *, quotes: bool = False) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quotes else text
