@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
@@ -69,6 +70,7 @@ def add_parser(commands: Any) -> None:
         help=f"end the call after S seconds (default: {TIMEOUT_S:.0f} + what is said)",
     )
     parser.add_argument("--session", metavar="ID", help="session id; an earlier one is resumed (default: a new one)")
+    parser.add_argument("--token", help="token of the session, where the server asks for one (default: $LEIBNIZ_TOKEN)")
     parser.add_argument("--voice", default="en", help="espeak-ng voice that speaks TEXT (default: %(default)s)")
     parser.add_argument(
         "--interrupt-after",
@@ -167,7 +169,8 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
 
     view = View(sys.stderr)
     try:
-        client = WebSocketClient(url, session_id=options.session, on_event=view.on_event)
+        token = options.token or os.environ.get("LEIBNIZ_TOKEN") or None
+        client = WebSocketClient(url, session_id=options.session, token=token, on_event=view.on_event)
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
     said_s = sum(map(len, sounds)) / 2 / RATE
@@ -177,7 +180,8 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
             await _converse(call, sounds, options, view)
     except ConnectionFailed as error:
         if not client.events:
-            raise UsageError(f"{error}; {BOTLESS}" if options.bot is None else str(error)) from error
+            hint = f"; {BOTLESS}" if options.bot is None and "nothing listens" in str(error) else ""
+            raise UsageError(f"{error}{hint}") from error
         view.line(client.now_s, f"❗ {error}")
     finally:
         view.end()

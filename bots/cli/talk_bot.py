@@ -39,7 +39,8 @@ class ChildBot:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # Nobody else can know its port, so it needs no tokens.
+                env={k: v for k, v in os.environ.items() if k != "LEIBNIZ_SECRET"} | {"PYTHONUNBUFFERED": "1"},
             )
         return self
 

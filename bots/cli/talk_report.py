@@ -49,7 +49,7 @@ class Report:
         """The user's words; one line per turn."""
         texts = [turn.transcript for turn in self.turns.values() if turn.transcript]
         # Words of a turn that was cut before its answer was heard stand at the front of the next one, too.
-        kept = [text for text, after in zip(texts, [*texts[1:], ""], strict=True) if not after.startswith(text)]
+        kept = [text for text, after in zip(texts, [*texts, ""][1:], strict=True) if not after.startswith(text)]
         return "\n".join(kept)
 
     @property
