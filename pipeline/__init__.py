@@ -21,6 +21,11 @@ from .session import Session
 from .stages import Stage
 from .states import Event, State, TurnMachine
 
+if __name__ == "pipeline":  # from the checkout's root the folder is also found by its own name
+    raise ImportError(
+        "import leibniz_voice.pipeline, not pipeline: the second copy of every class would be another class"
+    )
+
 __all__ = [
     "BargeInFrame",
     "BargeInPolicy",
