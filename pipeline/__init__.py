@@ -1,4 +1,4 @@
-"""The engine: processors, pipelines, turns, sessions. See docs/concepts.md."""
+"""The engine: processors, pipelines, turns, sessions. See docs/engine.md."""
 
 from .bargein import BargeInPolicy
 from .conductor import Conductor
