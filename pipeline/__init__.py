@@ -1,4 +1,4 @@
-"""The engine: processors, pipelines, turns, sessions. See docs/concepts.md."""
+"""The engine: processors, pipelines, turns, sessions. See docs/engine.md."""
 
 from .bargein import BargeInPolicy
 from .conductor import Conductor
@@ -20,6 +20,11 @@ from .services import IntentResult, Passage, RetrievalResult
 from .session import Session
 from .stages import Stage
 from .states import Event, State, TurnMachine
+
+if __name__ == "pipeline":  # from the checkout's root the folder is also found by its own name
+    raise ImportError(
+        "import leibniz_voice.pipeline, not pipeline: the second copy of every class would be another class"
+    )
 
 __all__ = [
     "BargeInFrame",
