@@ -1,10 +1,10 @@
-"""Services that do as a test tells them: recogniser, language model, intent, retrieval, inline voice.
+"""Services that do as a test tells them: language model, intent, retrieval, inline voice.
 
     script = Script(Step(delay_s=0.2), Step(fails_at=0), Step(hangs_at=3))   # first call, second call, all later ones
     llm = ScriptedLLM(script=script)
 
-All waiting is in the loop's time, so it costs nothing in virtual time. Pipecat's kind of TTS service, in four
-manners, is in `scripted_tts`. Texts and audio name their turn, see `stamps`.
+All waiting is in the loop's time, so it costs nothing in virtual time. Recognisers are in `scripted_stt`,
+Pipecat's kind of TTS service, in four manners, is in `scripted_tts`. Texts and audio name their turn, see `stamps`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipecat.frames.frames import (
     Frame,
-    InterimTranscriptionFrame,
     InterruptionFrame,
     LLMContextFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
-    TranscriptionFrame,
-    VADUserStartedSpeakingFrame,
-    VADUserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
@@ -40,9 +36,6 @@ from .stamps import sentences_in, spoken, stamped
 if TYPE_CHECKING:
     from .generate import Schedule
 
-Push = Callable[[Frame], Awaitable[None]]
-
-MAX_HEARD = 1024  # utterances that a scripted recogniser still has to deliver; past it a new one is refused
 CHUNK_MS = 20.0  # length of one chunk of scripted audio
 
 
@@ -154,134 +147,6 @@ class ScriptedRetriever(ScriptedAnswer):
         return await self._ask(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What a recogniser makes of one utterance: `Heard("where is my order", delay_s=0.2, interims=("where is",))`.
-
-    Interims come evenly over `interim_s` from the VAD's start, the final `delay_s` after its stop. "" is never told.
-    """
-
-    text: str
-    delay_s: float = 0.1
-    interims: tuple[str, ...] = ()
-    interim_s: float = 0.2  # between interims
-
-
-class _Ears:
-    """What both recognisers do: utterance after utterance, each told by tasks of its own."""
-
-    def __init__(self, heard: Sequence[Heard], owner: FrameProcessor, push: Push) -> None:
-        self._heard = list(heard)  # what is still to be said, in order
-        self._owner = owner  # makes the tasks
-        self._push = push  # takes the transcripts
-        self._tasks: set[asyncio.Task[None]] = set()  # tell, or wait to
-
-    def on_frame(self, frame: Frame) -> None:
-        """See the VAD's frames go by."""
-        if isinstance(frame, VADUserStartedSpeakingFrame) and self._heard:
-            self._spawn(self._tell_interims(self._heard[0]))
-        elif isinstance(frame, VADUserStoppedSpeakingFrame) and self._heard:
-            heard = self._heard.pop(0)
-            if heard.text:
-                self._spawn(self.tell(heard.text, delay_s=heard.delay_s))
-
-    def add(self, heard: Heard) -> None:
-        """Queue one more utterance."""
-        if len(self._heard) >= MAX_HEARD:
-            raise ServiceError(f"{MAX_HEARD} scripted utterances wait; one more is refused")
-        self._heard.append(heard)
-
-    async def tell(self, text: str, *, is_final: bool = True, delay_s: float = 0.0) -> None:
-        """Push a transcript after a while."""
-        if delay_s > 0:
-            await asyncio.sleep(delay_s)
-        frame_type = TranscriptionFrame if is_final else InterimTranscriptionFrame
-        await self._push(frame_type(text, "", ""))
-
-    async def _tell_interims(self, heard: Heard) -> None:
-        for text in heard.interims:
-            await asyncio.sleep(heard.interim_s)
-            if self._heard and self._heard[0] is heard:  # its final is not on its way yet
-                await self.tell(text, is_final=False)
-
-    def _spawn(self, work: Any) -> None:
-        task = self._owner.create_task(work, "tell")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """Tell nothing more."""
-        for task in list(self._tasks):
-            await self._owner.cancel_task(task)
-
-
-class ScriptedSTT(Processor):
-    """An inline recogniser: `ScriptedSTT([Heard("hello"), Heard("")])` answers the VAD's first stop, not the second.
-
-    Consumes: VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
-    Emits: the same first, then InterimTranscriptionFrame and TranscriptionFrame, from tasks of its own
-    On barge-in: nothing is dropped, as the words that interrupt are on their way through here.
-    """
-
-    stage = Stage.STT
-
-    def __init__(self, heard: Sequence[Heard] = ()) -> None:
-        super().__init__()
-        self._ears = _Ears(heard, self, self.push_frame)  # what it hears
-
-    async def says(self, text: str, *, is_final: bool = True) -> None:
-        """Push a transcript now: `await stt.says("hel", is_final=False)`."""
-        await self._ears.tell(text, is_final=is_final)
-
-    def will_hear(self, heard: Heard) -> None:
-        """Add an utterance behind those still to come."""
-        self._ears.add(heard)
-
-    @consumes(VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame)
-    async def _on_vad(self, frame: Frame, direction: FrameDirection) -> None:
-        await self.push_frame(frame, direction)
-        self._ears.on_frame(frame)
-
-    async def cleanup(self) -> None:
-        """End its tasks."""
-        await self._ears.close()
-        await super().cleanup()
-
-
-class ScriptedSTTGuest(FrameProcessor):
-    """The same as one of Pipecat's queued processors.
-
-    Its words leave from tasks of its own, as from a streaming service's receiver; with `from_queue` they go through
-    its own queue first, so that an interruption can flush them, and whoever handles them runs in a task which an
-    interruption cancels.
-    """
-
-    stage = Stage.STT
-
-    def __init__(self, heard: Sequence[Heard] = (), *, from_queue: bool = False) -> None:
-        super().__init__()
-        self._ears = _Ears(heard, self, self.queue_frame if from_queue else self.push_frame)  # what it hears
-
-    async def says(self, text: str, *, is_final: bool = True) -> None:
-        """Push a transcript now."""
-        await self._ears.tell(text, is_final=is_final)
-
-    def will_hear(self, heard: Heard) -> None:
-        """Add an utterance behind those still to come."""
-        self._ears.add(heard)
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Pass everything on."""
-        await super().process_frame(frame, direction)
-        await self.push_frame(frame, direction)
-        self._ears.on_frame(frame)
-
-    async def cleanup(self) -> None:
-        """End its tasks."""
-        await self._ears.close()
-        await super().cleanup()
-
-
 class ScriptedLLM(FrameProcessor):
     """A queued language model, streaming as Pipecat's do: `ScriptedLLM(script=Script(Step(delay_s=0.3, each_s=0.02)))`.
 
@@ -303,6 +168,7 @@ class ScriptedLLM(FrameProcessor):
         self._script = script or Script()  # delays and failures
         self._on_reply = on_reply  # what starts an answer
         self._turn_id: int | None = None  # of the last marker; None before one
+        self._stale_upto = 0  # newest turn that an interruption named
         self._task: asyncio.Task[None] | None = None  # streams, if `on_reply`
         self.finished: list[int] = []  # turns answered to the end
         self.cut: list[int] = []  # turns cancelled on the way
@@ -313,14 +179,16 @@ class ScriptedLLM(FrameProcessor):
         if isinstance(frame, LLMContextFrame) and not self._on_reply:
             await self._stream(self._turn_id if self._turn_id is not None else self._script.calls + 1)
             return
-        if isinstance(frame, InterruptionFrame) and self._task is not None:
-            await self.cancel_task(self._task)
+        if isinstance(frame, InterruptionFrame):
+            self._stale_upto = max(self._stale_upto, getattr(frame, "turn_id", 0))
+            if self._task is not None:
+                await self.cancel_task(self._task)
         elif isinstance(frame, ReplyEndedFrame) and self._task is not None:
             await asyncio.wait({self._task})
         await self.push_frame(frame, direction)
         if isinstance(frame, ReplyStartedFrame):
             self._turn_id = frame.turn_id
-            if self._on_reply:
+            if self._on_reply and frame.turn_id > self._stale_upto:  # else the interruption has overtaken the marker
                 self._task = self.create_task(self._stream(frame.turn_id), "stream")
 
     async def cleanup(self) -> None:
