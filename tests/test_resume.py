@@ -131,7 +131,7 @@ def test_what_was_heard_grows_word_by_word_and_includes_the_other_process() -> N
     )  # fmt: skip
     resumed(fields, script)
     grown = [text for text in dict.fromkeys(seen) if text]
-    assert grown[1] == "We are open all week. On"
+    assert grown[1].startswith("We are open all week. On")
     assert all(ANSWER.replace(".", "").startswith(text.replace(".", "")) for text in grown)
     assert len(grown) >= 8
 

@@ -46,6 +46,19 @@ def connect(url: str, *, timeout_s: float, max_connections: int) -> Any:
         raise ConfigurationError(f"not a Redis URL: {without_password(url)} ({error})") from error
 
 
+async def close(client: Any) -> None:
+    """Close every connection that `connect`'s client has, those too that the library forgets."""
+    if isinstance(client, RedisCluster):
+        await client.aclose()
+        for nodes in ("nodes_cache", "startup_nodes"):  # it closes nothing while it is about to ask for the topology
+            await client.nodes_manager.aclose(nodes)
+        return
+    await client.aclose()
+    sentinel = getattr(client.connection_pool, "sentinel_manager", None)
+    for asked in sentinel.sentinels if sentinel is not None else ():
+        await asked.aclose()
+
+
 def without_password(url: str) -> str:
     """The URL for logs: no user, no password, no options."""
     parts = urlsplit(url)

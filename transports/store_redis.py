@@ -31,7 +31,7 @@ from ..pipeline.store import (
     log_key,
     session_key,
 )
-from .redis_connect import connect, without_password
+from .redis_connect import close, connect, without_password
 from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
 
 _VERDICTS = {outcome.value.encode(): outcome for outcome in (Outcome.STORED, Outcome.STALE, Outcome.FENCED)}
@@ -104,7 +104,7 @@ class RedisStore:
         # A peer that is gone may make closing fail; there is nothing left to lose.
         with suppress(Exception):
             async with asyncio.timeout(self._timeout_s):
-                await self._client.aclose()
+                await close(self._client)
         if self._server is not None:
             await self._server.stop()
 
