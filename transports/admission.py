@@ -24,7 +24,7 @@ class TokenGate:
         self, key: TokenKey | None, *, spent: SpentTokens | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._key = key  # None: no tokens are asked for
-        self._spent = spent or SpentTokens(clock=clock)
+        self._spent = SpentTokens(clock=clock) if spent is None else spent  # an empty one is false
         self._clock = clock  # unix seconds
 
     @property

@@ -74,7 +74,7 @@ class Connection:
         self._mirrored: MirroredSession | None = None  # None before the claim
         self._record: ConversationRecord | None = None  # None before the claim
         self._loop = asyncio.get_running_loop()
-        self._began = self._heard = self._loop.time()  # when it came, and when the last message did
+        self.began = self._heard = self._loop.time()  # when it came, and when the last message did
         self._watch: asyncio.TimerHandle | None = None  # looks at silence and time; None before the session
         self._leaving: tuple[CloseCode, str] | None = None  # to be closed at the end of the turn, and why
         self._closing: asyncio.Task[None] | None = None  # closes the socket; None until somebody wants it
@@ -239,7 +239,7 @@ class Connection:
             self._heard = now  # the clock stands still while the bot has the floor
         elif now - self._heard > self._limits.idle_s:
             self._close_soon(CloseCode.END, "idle")
-        if now - self._began > self._limits.session_s and self._leaving is None:
+        if now - self.began > self._limits.session_s and self._leaving is None:
             REFUSED.labels("session_time").inc()
             self.leave(CloseCode.RESTART, "the connection's time is over; reconnect")
 

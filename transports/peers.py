@@ -1,6 +1,7 @@
 """`Peers`: the workers of one port tell each other their numbers, so that any of them answers for all.
 
-    <folder>/worker-<n>.sock   asked for "all": one line of JSON, {"health": {...}, "metrics": "..."}
+    <folder>/worker-<n>.sock   asked "all": one line of JSON, {"health": {...}, "metrics": "..."}
+                               told "taken <session id> <monotonic time>": {} when older connections of it have ended
     <folder>/retired.prom      the counters of workers that died, kept by the supervisor so that no sum goes back
     <folder>/spent/            tokens used by any of them
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ ANSWER_S = 1.0  # for the answer of another worker; a slower one is left out
 MAX_ANSWER = 4 * 1024 * 1024  # bytes
 RETIRED = "retired.prom"
 
+OnTaken = Callable[[str, float], Awaitable[None]]
+
 
 class Peers:
     """The workers that serve one port; `number` is ours."""
@@ -33,11 +36,13 @@ class Peers:
         self.spent = folder / "spent"  # used tokens
         self._server: asyncio.Server | None = None  # answers the others
         self._health: Callable[[], dict[str, Any]] = dict  # what we say
+        self._on_taken: OnTaken | None = None  # told when another worker has taken a session; None before `start`
 
-    async def start(self, *, health: Callable[[], dict[str, Any]]) -> None:
-        """Answer the others from now on."""
+    async def start(self, *, health: Callable[[], dict[str, Any]], on_taken: OnTaken) -> None:
+        """Answer the others from now on. `on_taken(session_id, since)`: end connections that are older than `since`."""
         self.spent.mkdir(exist_ok=True)
         self._health = health
+        self._on_taken = on_taken
         path = socket_of(self.folder, self.number)
         path.unlink(missing_ok=True)  # of a worker that died
         self._server = await asyncio.start_unix_server(self._answer, path)
@@ -64,14 +69,29 @@ class Peers:
         sessions = own["active_sessions"] + sum(health["active_sessions"] for health in healths)
         return {**own, "active_sessions": sessions, "workers": 1 + len(healths)}
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(json.dumps({"health": self._health(), "metrics": generate_latest().decode()}).encode() + b"\n")
-        writer.close()
+    async def take(self, session_id: str, since: float) -> None:
+        """Tell the others that a connection of ours has the session; return when theirs have ended."""
+        await self._ask_others(f"taken {session_id} {since!r}")
 
-    async def _ask_others(self) -> list[dict[str, Any]]:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                words = (await reader.readline()).decode().split()
+                answer: dict[str, Any] = {}
+                if words[:1] == ["taken"] and self._on_taken is not None:
+                    await self._on_taken(words[1], float(words[2]))
+                else:
+                    answer = {"health": self._health(), "metrics": generate_latest().decode()}
+                writer.write(json.dumps(answer).encode() + b"\n")
+        except (OSError, TimeoutError, ValueError, IndexError) as error:
+            logger.debug("a worker's question could not be answered: {!r}", error)
+        finally:
+            writer.close()
+
+    async def _ask_others(self, question: str = "all") -> list[dict[str, Any]]:
         own = socket_of(self.folder, self.number)
         others = [path for path in sorted(self.folder.glob("worker-*.sock")) if path != own]
-        answers = await asyncio.gather(*(ask(path) for path in others))
+        answers = await asyncio.gather(*(ask(path, question) for path in others))
         return [answer for answer in answers if answer is not None]
 
 
@@ -80,12 +100,13 @@ def socket_of(folder: Path, number: int) -> Path:
     return folder / f"worker-{number}.sock"
 
 
-async def ask(path: Path) -> dict[str, Any] | None:
+async def ask(path: Path, question: str = "all") -> dict[str, Any] | None:
     """What a worker says; None if it does not answer."""
     try:
         async with asyncio.timeout(ANSWER_S):
             reader, writer = await asyncio.open_unix_connection(path, limit=MAX_ANSWER)
             try:
+                writer.write(question.encode() + b"\n")
                 return json.loads(await reader.readline())
             finally:
                 writer.close()
@@ -111,7 +132,7 @@ def add_up(texts: Iterable[str], *, only_counters: bool = False) -> str:
     for name, (documentation, kind) in families.items():
         shown = f"{name}_total" if kind == "counter" else name
         lines += (f"# HELP {shown} {_escape(documentation)}", f"# TYPE {shown} {kind}")
-        lines += (f"{sample}{_labels(labels)} {value!r}" for (sample, labels), value in samples[name].items())
+        lines += (f"{sample}{_labels(labels)} {float(value)!r}" for (sample, labels), value in samples[name].items())
     return "\n".join(lines) + "\n"
 
 

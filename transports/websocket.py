@@ -105,7 +105,7 @@ class WebSocketServer:
         """Listen. Raises OSError if the address is taken."""
         await self._mirror.start()
         if self._peers is not None:
-            await self._peers.start(health=self.health)
+            await self._peers.start(health=self.health, on_taken=self._yield_session)
         self._server = await serve(
             self._serve,
             self._host,
@@ -275,6 +275,14 @@ class WebSocketServer:
         self._connections[connection.session_id] = connection
         if older is not None:
             await older.close(CloseCode.TAKEN_OVER, "taken over by a newer connection")
+        if self._peers is not None:
+            await self._peers.take(connection.session_id, connection.began)
+
+    async def _yield_session(self, session_id: str, since: float) -> None:
+        """Another worker has a newer connection. (One on another machine is noticed at the next write.)"""
+        ours = self._connections.get(session_id)
+        if ours is not None and ours.began < since:
+            await ours.close(CloseCode.TAKEN_OVER, "taken over by a newer connection")
 
     def _address_of(self, socket: GuardedConnection) -> str:
         assert socket.request is not None

@@ -164,11 +164,9 @@ async def supervise(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.put_nowait, number)
-    url = os.environ.get("REDIS_URL")
-    store: Any = None if url else await open_store(None, directory=options.data)
-    server_url = getattr(store, "url", None)  # None: memory, each worker for itself
+    server = None if os.environ.get("REDIS_URL") else await _own_redis(options.data)
     with contextlib.closing(reserve(options)), tempfile.TemporaryDirectory(prefix="leibniz-") as folder:
-        workers = Workers(options, folder=Path(folder), redis_url=server_url)
+        workers = Workers(options, folder=Path(folder), redis_url=server.url if server else None)
         for index in range(options.workers):
             workers.start(index)
         watching = asyncio.create_task(workers.watch())
@@ -182,9 +180,23 @@ async def supervise(options: argparse.Namespace) -> int:
             workers.signal(signal.SIGKILL)
         again.cancel()
         status = await ending
-    if store is not None:
-        await store.close()
+    if server is not None:
+        await server.stop()
     return status
+
+
+async def _own_redis(folder: str) -> Any:
+    """The embedded Redis, run here so that no worker's end ends it; None where there can be none."""
+    from leibniz_voice.pipeline.errors import StoreError
+    from leibniz_voice.transports import EmbeddedRedis
+
+    server = EmbeddedRedis(directory=folder)
+    try:
+        await server.start()
+    except StoreError as error:
+        logger.error("NO STATE STORE: each worker keeps its conversations in memory. {}", error)
+        return None
+    return server
 
 
 def place_in(environment: str | None) -> tuple[int, Path] | None:
