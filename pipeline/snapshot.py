@@ -11,7 +11,9 @@ empty value, fields that nobody here knows are left alone: others may add some.
  text_buffer    []         last_update    0.0   unix seconds
  intent         {}         schema         1
  rag_results    {}         heard          ""    what was heard of llm_response, of a reply that is being spoken
- is_pending     0          is_complete    0     the buffer's last fragment is not final; llm_response is all of it
+ is_pending     0                               1: the last fragment of text_buffer is not final
+ is_complete    0                               1: llm_response is all of it
+ latency_ms     {}                              of the last finished turn: label -> ms
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ class ConversationFields:
     heard: str = ""
     is_pending: bool = False
     is_complete: bool = False
+    latency_ms: dict[str, float] = field(default_factory=dict)
 
     def to_fields(self) -> dict[str, str]:
         """The hash's fields. Never raises: what JSON cannot hold is written as its empty value."""
@@ -75,6 +78,7 @@ class ConversationFields:
             "heard": valid_text(self.heard),
             "is_pending": str(int(self.is_pending)),
             "is_complete": str(int(self.is_complete)),
+            "latency_ms": to_json(self.latency_ms, "{}"),
             "schema": str(SCHEMA),
         }
 
@@ -103,6 +107,7 @@ def parse(fields: Mapping[str, str]) -> ConversationFields:
         heard=fields.get("heard", ""),
         is_pending=_read(fields, "is_pending", _flag, False),
         is_complete=_read(fields, "is_complete", _flag, False),
+        latency_ms=_read(fields, "latency_ms", _instants, {}),
     )
 
 

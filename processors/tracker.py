@@ -289,6 +289,7 @@ class StateTracker(Processor):
         self._remember(fields.llm_response if is_spoken else "", interrupted=False)
         if is_spoken:
             fields.heard = fields.llm_response
+        fields.latency_ms = self._last_breakdown = self._waterfall.breakdown()
         await self._move(Event.TTS_COMPLETE if is_spoken else Event.REPLY_ABANDONED)
         await self._measured(turn_id)
 
@@ -367,7 +368,6 @@ class StateTracker(Processor):
 
     async def _measured(self, turn_id: int) -> None:
         waterfall, fields = self._waterfall, self.record.fields
-        self._last_breakdown = waterfall.breakdown()
         for label, ms in self._last_breakdown.items():
             LATENCY.labels(label).observe(ms / 1000)
         for label in waterfall.out_of_order():

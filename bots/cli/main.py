@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from . import serve, talk, token
+from . import serve, talk, token, watch
 
-COMMANDS = (serve, talk, token)
+COMMANDS = (serve, talk, token, watch)
 
 
 def parser() -> argparse.ArgumentParser:
