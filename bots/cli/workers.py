@@ -158,7 +158,6 @@ def reserve(options: argparse.Namespace) -> socket.socket:
 
 async def supervise(options: argparse.Namespace) -> int:
     """Run the workers until SIGINT or SIGTERM; a second one kills them."""
-    from leibniz_voice.transports import open_store
 
     stopped: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
