@@ -112,13 +112,15 @@ class StockSignals:
         """The turn is committed or discarded: forget its words."""
         self.finals, self.pending = [], ""
 
-    def _words(self, text: str, is_final: bool) -> Sign:
+    def _words(self, text: str, is_final: bool) -> Sign | None:
         self._sees_words = True
-        if not is_final:
+        if is_final:
+            self.finals, self.pending = [*self.finals[-255:], text], ""
+        else:
             self.pending = text
-            return Sign.FLOOR
-        self.finals, self.pending = [*self.finals[-255:], text], ""
-        return Sign.FLOOR if self._is_voiced or self._sees_turns else Sign.TURN_ENDED
+        if self._sees_turns and not self._is_voiced:
+            return None  # late words of a turn that has ended; where words begin a turn, UserStartedSpeaking says so
+        return Sign.FLOOR if self._is_voiced or not is_final else Sign.TURN_ENDED
 
     def _end(self) -> Sign:
         return Sign.NOTHING_SAID if self._sees_words and not self.fragments else Sign.TURN_ENDED
@@ -137,6 +139,8 @@ class StockSignals:
                 return Sign.AUDIBLE
             case BotStoppedSpeakingFrame():
                 self._is_silent_early = self._is_generating
+                if not self._is_generating:
+                    self.restart()
                 return None if self._is_generating else Sign.PLAYED
             case InterruptionFrame():
                 self._is_generating = self._is_silent_early = False

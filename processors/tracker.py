@@ -235,7 +235,7 @@ class StateTracker(Processor):
     @consumes(ReplyAudibleFrame)
     async def _on_audible(self, frame: ReplyAudibleFrame, direction: FrameDirection) -> None:
         fields = self.record.fields
-        if frame.turn_id == fields.turn_id:
+        if frame.turn_id and frame.turn_id == fields.turn_id:
             self._waterfall.mark("first_audio", self._now())
             if self._machine.can(Event.RESPONSE_READY):
                 await self._move(Event.RESPONSE_READY)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -62,3 +65,13 @@ def test_the_diagram_shows_every_move() -> None:
     lines = diagram().splitlines()
     for (state, event), target in MOVES.items():
         assert f"    {state} --> {target}: {event}" in lines
+
+
+@pytest.mark.slow
+def test_the_docs_show_the_diagram_that_the_module_prints() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "leibniz_voice.pipeline.states"], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == diagram()
+    page = (Path(__file__).parent.parent / "docs" / "states.md").read_text()
+    assert page.partition("```mermaid\n")[2].partition("```")[0].strip() == diagram()
