@@ -1,0 +1,70 @@
+"""Run the proof of the fence over many random schedules and print what became of them.
+
+    python benchmarks/proof.py [--schedules 10000] [--first 0]
+
+The schedules and what must hold of each are described in tests/proof.py. Exit status 1 if one did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+import warnings
+from collections import Counter
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from loguru import logger
+
+logger.remove()
+warnings.simplefilter("ignore")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from proof import prove  # noqa: E402 - the log is silenced, and the path set, first
+
+
+def main() -> int:
+    """Prove, count, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schedules", type=int, default=10_000, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="first seed (default: %(default)s)")
+    options = parser.parse_args()
+    totals: Counter[str] = Counter()
+    voices: Counter[str] = Counter()
+    started = time.perf_counter()
+    for seed in range(options.first, options.first + options.schedules):
+        verdict = prove(seed)
+        voices[verdict.plan.voice] += 1
+        totals.update(
+            cuts=verdict.cuts,
+            replies=verdict.replies,
+            stale=verdict.stale,
+            dropped=verdict.dropped,
+            wedged=verdict.wedged,
+            lost=verdict.lost,
+            bad=not verdict.is_good,
+        )
+        if not verdict.is_good:
+            print(f"seed {seed} did not hold: {verdict.plan}\n{verdict.trace}")
+        if (seed + 1) % 1000 == 0:
+            print(f"  {seed + 1 - options.first} schedules", file=sys.stderr, flush=True)
+    seconds = time.perf_counter() - started
+    print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}, "
+          f"pipecat-ai {version('pipecat-ai')}, {os.cpu_count()} cores")  # fmt: skip
+    print(f"schedules                 {options.schedules}, seeds from {options.first}, {seconds:.0f} s in all")
+    print(f"by kind of voice service  {', '.join(f'{name} {count}' for name, count in sorted(voices.items()))}")
+    print(f"replies                   {totals['replies']}")
+    print(f"cut by the user           {totals['cuts']}")
+    print(f"stale samples heard       {totals['stale']}")
+    print(f"good samples dropped      {totals['dropped']}")
+    print(f"conversations wedged      {totals['wedged']}")
+    print(f"words lost                {totals['lost']}")
+    return 1 if totals["bad"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
