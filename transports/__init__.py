@@ -1,5 +1,7 @@
 """How conversations reach the pipelines, and where they are kept."""
 
+from .client import WebSocketClient
+from .client_open import ConnectionFailed
 from .endpoints import ClientInput, ClientOutput
 from .mirror import Mirror
 from .store_embedded import EmbeddedRedis, open_store
@@ -11,10 +13,12 @@ from .wire import Wire
 __all__ = [
     "ClientInput",
     "ClientOutput",
+    "ConnectionFailed",
     "EmbeddedRedis",
     "MemoryStore",
     "Mirror",
     "RedisStore",
+    "WebSocketClient",
     "WebSocketServer",
     "Wire",
     "open_store",

@@ -1,6 +1,36 @@
-"""Test a pipeline offline: virtual time, a scripted client, synthetic audio."""
+"""Test a pipeline offline: virtual time, a scripted client, synthetic audio and services, a contract for processors."""
 
+from .bench import Bench
 from .call import Call, CallError, run_offline
+from .check import CheckFailed, check_processor
 from .clock import StuckError, VirtualLoop, run_virtual
+from .generate import Schedule, generate, schedules
+from .scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, ScriptedVoice, Step
+from .scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
+from .scripted_tts import Manner, ScriptedTTS
 
-__all__ = ["Call", "CallError", "StuckError", "VirtualLoop", "run_offline", "run_virtual"]
+__all__ = [
+    "Bench",
+    "Call",
+    "CallError",
+    "CheckFailed",
+    "Heard",
+    "Manner",
+    "Schedule",
+    "Script",
+    "ScriptedIntent",
+    "ScriptedLLM",
+    "ScriptedRetriever",
+    "ScriptedSTT",
+    "ScriptedSTTGuest",
+    "ScriptedTTS",
+    "ScriptedVoice",
+    "Step",
+    "StuckError",
+    "VirtualLoop",
+    "check_processor",
+    "generate",
+    "run_offline",
+    "run_virtual",
+    "schedules",
+]

@@ -4,7 +4,8 @@
 
 Waiting costs nothing, so a minute of conversation takes milliseconds, and every run of one script is the same. The
 clock stands still, and the loop waits in real time, while work is in flight outside the loop: executor threads, and
-what `pipeline.outside` counts (worker processes, sockets, batched inference).
+what `pipeline.outside` counts (worker processes, sockets, batched inference). Sockets that nobody counts, such as those
+of a service's own client library, get `grace_s` of real time before each jump.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class StuckError(LeibnizError):
 class _JumpingSelector(selectors.DefaultSelector):
     """Selects without waiting, and moves its loop's clock instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float) -> None:
         super().__init__()
         self.loop: VirtualLoop | None = None  # whose clock it moves
+        self._grace_s = grace_s  # real time that open sockets get before a jump
         self._waiting_since: float | None = None  # real time since when nothing happened
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -43,6 +45,10 @@ class _JumpingSelector(selectors.DefaultSelector):
             return events
         if timeout is not None and not outside.in_flight(self.loop):
             self._waiting_since = None
+            if self._grace_s and len(self.get_map()) > 1:  # one is the loop's own
+                events = super().select(min(self._grace_s, timeout))
+                if events:
+                    return events
             self.loop.jump(timeout)
             return []
         now = time.monotonic()
@@ -55,9 +61,9 @@ class _JumpingSelector(selectors.DefaultSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop on virtual time. `loop.time()` starts at 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, grace_s: float = 0.0) -> None:
         self._virtual_s = 0.0  # the clock
-        selector = _JumpingSelector()
+        selector = _JumpingSelector(grace_s)
         super().__init__(selector)
         selector.loop = self
 
@@ -77,7 +83,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
 
-def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+def run_virtual(main: Coroutine[Any, Any, T], *, grace_s: float = 0.0) -> T:
     """Run a coroutine to its end in virtual time and return its result; like `asyncio.run`."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(grace_s=grace_s)) as runner:
         return runner.run(main)
