@@ -531,6 +531,7 @@ def test_after_an_outage_every_conversation_is_written_once_more():
         await mirror.drain(1)
         store.faults = [StoreError("away")]
         mirror.open(await mirror.claim("another"), ConversationFields())
+        await steps_until(lambda: not store.faults)
         mirror.store = replica  # which has nothing
         await mirror.drain(1)
         await steps_until(lambda: not mirror.pending)
