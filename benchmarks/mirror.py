@@ -1,39 +1,62 @@
-"""What a state change costs the pipeline, and when it is in Redis.
+"""What a state transition costs the pipeline, whatever Redis does, and when it is in Redis.
 
-    python benchmarks/mirror.py [--seconds 10] [--sessions 1000] [--outage none|killed|frozen] [--seed 1]
+    python benchmarks/mirror.py [--seconds 10] [--sessions 1000] [--outages all|none|KIND ...] [--outage-s 8] [--seed 1]
 
-Three parts, in one run on one machine and one Redis (the embedded one, Unix socket, AOF every second):
- cost      `update()` of a mirrored session, beside the floor (setting one attribute) and the baseline: awaiting
-           HSET + EXPIRE for each change, pipelined in one round trip, as an orchestrator without a mirror does.
- lag       `--sessions` conversations with one change a second each, at random instants, for `--seconds`: from
-           update() to the store's word that it has the change, measured at the store's reply.
- outage    update() before, during and after an outage of 8 s of the given kind; then how long until all is stored.
+One run on one machine and one Redis (the embedded one behind a Unix socket, AOF every second):
+ cost      one transition on the pipeline's side: machine, record, mirror, metrics, callbacks, log note, and the two
+           `StateChangedFrame`s made and pushed. Beside it the floor (setting one attribute), the mirror's share
+           (`update()`), the same with every processor of the assistant hearing of it and the client's JSON written,
+           what the log line takes in the loop's next round, and the baseline: awaiting HSET + EXPIRE for each change,
+           in one round trip, as an orchestrator without a mirror does. INFO lines are written to /dev/null.
+ lag       `--sessions` conversations with one transition a second each, at random instants, for `--seconds`: from
+           the transition to the moment when the store's reply for it is here.
+ outages   100 conversations before, during and after 8 s of each kind: the server killed, frozen (SIGSTOP), 200 ms
+           slow, out of memory, answering nonsense (HTTP). Transitions' cost in each phase; then how long until
+           everything is stored, and how many of the 100 are stale.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import platform
 import random
 import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import redis
+from loguru import logger
 
-from leibniz_voice.pipeline.snapshot import ConversationFields
-from leibniz_voice.pipeline.store import LogLine, Write, WriteResult
-from leibniz_voice.transports.mirror import Mirror
-from leibniz_voice.transports.mirrored import MirroredSession
-from leibniz_voice.transports.store_embedded import EmbeddedRedis
-from leibniz_voice.transports.store_redis import RedisStore
+os.environ.setdefault("PIPECAT_LOG_LLM_CONTEXT", "off")
+logger.remove()
 
+from leibniz_voice.pipeline import Pipeline  # noqa: E402 - Pipecat logs a line when imported
+from leibniz_voice.pipeline.record import ConversationRecord  # noqa: E402
+from leibniz_voice.pipeline.session import Session  # noqa: E402
+from leibniz_voice.pipeline.snapshot import ConversationFields  # noqa: E402
+from leibniz_voice.pipeline.states import Event  # noqa: E402
+from leibniz_voice.pipeline.store import LogLine, Write, WriteResult  # noqa: E402
+from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator  # noqa: E402
+from leibniz_voice.transports.endpoints import ClientInput, ClientOutput  # noqa: E402
+from leibniz_voice.transports.mirror import Mirror  # noqa: E402
+from leibniz_voice.transports.store_embedded import EmbeddedRedis  # noqa: E402
+from leibniz_voice.transports.store_redis import RedisStore  # noqa: E402
+
+TURN = (Event.STT_START, Event.VAD_END, Event.RESPONSE_READY, Event.TTS_COMPLETE)
 LINE = LogLine("listening", "thinking", "vad_end", 12, 1_700_000_000.25)
+KINDS = ("killed", "frozen", "slow", "memory", "nonsense")
+OUTAGE_SESSIONS = 100
 
 
 def conversation() -> ConversationFields:
@@ -43,22 +66,20 @@ def conversation() -> ConversationFields:
         for n in range(8)
     ]
     return ConversationFields(
-        state="thinking",
         turn_number=12,
         turn_id=14,
         text_buffer=["when are you", "open on saturday"],
         intent={"label": "opening_hours", "confidence": 0.93},
         rag_results={"results": [{"id": "hours", "score": 7.1}], "context": "We are open from nine to five. " * 4},
         history=history,
-        last_update=1_700_000_000.25,
     )
 
 
 class Recording(RedisStore):
     """The real store; notes for each change when the reply came in."""
 
-    def __init__(self, url: str, *, server: EmbeddedRedis) -> None:
-        super().__init__(url, server=server)
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
         self.changed: dict[str, list[float]] = {}  # times of changes that are not stored yet, by session
         self.lags: list[float] = []  # seconds, one per change
 
@@ -71,21 +92,76 @@ class Recording(RedisStore):
         return results
 
 
-def show(name: str, seconds: list[float], unit: float = 1e6, word: str = "us") -> None:
-    """One line of percentiles."""
+class Mover(StateTracker):
+    """A tracker that makes the next move of an endless talk when it is told to."""
+
+    def __init__(self, record: ConversationRecord) -> None:
+        super().__init__(record=record)
+        self._count = 0  # moves made
+
+    async def move(self) -> float:
+        """Make one move; returns the seconds it took."""
+        event = TURN[self._count % len(TURN)]
+        self._count += 1
+        fields = self.record.fields
+        if event is Event.VAD_END:
+            fields.turn_id += 1
+        elif event is Event.TTS_COMPLETE:
+            fields.turn_number += 1
+        start = time.perf_counter()
+        await self._move(event)
+        return time.perf_counter() - start
+
+
+class Nowhere:
+    """A wire to nobody."""
+
+    def send_audio(self, pcm: bytes) -> None:
+        pass
+
+    def send_text(self, message: str) -> None:
+        pass
+
+
+async def mirrored(mirror: Mirror, name: str, store: Recording | None = None) -> Mover:
+    """A conversation that follows into the store."""
+    session: Any = None
+
+    def changed(line: LogLine | None, is_urgent: bool) -> None:
+        if store is not None:
+            store.changed.setdefault(name, []).append(time.perf_counter())
+        session.update(line)
+        if is_urgent:
+            session.flush()
+
+    record = ConversationRecord(name, fields=conversation(), on_change=changed)
+    session = mirror.open(await mirror.claim(name), record)
+    return Mover(record)
+
+
+def show(name: str, seconds: list[float], unit: float = 1e6, word: str = "us") -> float:
+    """One line of percentiles; returns the median."""
     cuts = statistics.quantiles(seconds, n=1000, method="inclusive")
     p50, p95, p99 = (cuts[k] * unit for k in (499, 949, 989))
     figures = f"p50 {p50:9.2f}  p95 {p95:9.2f}  p99 {p99:9.2f}  max {max(seconds) * unit:9.1f} {word}"
-    print(f"{name:34} n={len(seconds):7}  {figures}")
+    print(f"{name:44} n={len(seconds):6}  {figures}", flush=True)
+    return p50
 
 
-async def cost(store: Recording, mirror: Mirror, n: int) -> None:
-    """update() as a pipeline does it, one every now and then, with the flusher at work."""
+async def timed_moves(mover: Mover, n: int) -> list[float]:
+    """Moves now and then, with the flusher and the log at work between them."""
+    costs = []
+    for number in range(n):
+        costs.append(await mover.move())
+        await asyncio.sleep(0.002 if number % 20 == 0 else 0)
+    return costs
+
+
+async def cost(url: str, mirror: Mirror, n: int) -> None:
+    """One transition, beside floor, parts and baseline."""
     state = conversation()
-    session = mirror.open(await mirror.claim("cost"), state)
-    client = store._client  # the same settings and the same socket
-    fields = state.to_fields()
-    floor, ours, awaited = [], [], []
+    session = mirror.open(await mirror.claim("parts"), state)
+    floor, update, log, awaited = [], [], [], []
     for number in range(n):
         start = time.perf_counter()
         state.turn_number = number
@@ -93,105 +169,189 @@ async def cost(store: Recording, mirror: Mirror, n: int) -> None:
         session.update(LINE)
         end = time.perf_counter()
         floor.append(middle - start)
-        ours.append(end - middle)
+        update.append(end - middle)
         if number % 20 == 0:
             await asyncio.sleep(0.002)
-    await mirror.drain(5)
-    for number in range(n // 10):
-        start = time.perf_counter()
-        fields["turn_number"] = str(number)
-        async with client.pipeline(transaction=False) as pipe:
-            pipe.hset("session:awaited", mapping=fields)
-            pipe.expire("session:awaited", 3600)
-            await pipe.execute()
-        awaited.append(time.perf_counter() - start)
-    show("set one attribute (floor)", floor)
-    show("update() of the mirror", ours)
-    show("awaited HSET + EXPIRE (baseline)", awaited)
     session.close()
+    show("set one attribute (floor)", floor)
+    show("the mirror's share: update()", update)
+    show("one transition, pipeline's side", await timed_moves(await mirrored(mirror, "alone"), n))
+    show("  and all of a pipeline hears of it", await in_a_pipeline(mirror, n))
+    for _ in range(2000):
+        start = time.perf_counter()
+        logger.info("{} {} -> {} ({})", "caller", "listening", "thinking", "vad_end")
+        log.append(time.perf_counter() - start)
+    show("  its log line, in the loop's next round", log)
+    fields = conversation().to_fields()
+    async with redis.asyncio.Redis.from_url(url) as client:
+        for number in range(n // 10):
+            start = time.perf_counter()
+            fields["turn_number"] = str(number)
+            async with client.pipeline(transaction=False) as pipe:
+                pipe.hset("session:awaited", mapping=fields)
+                pipe.expire("session:awaited", 3600)
+                await pipe.execute()
+            awaited.append(time.perf_counter() - start)
+    show("awaited HSET + EXPIRE (baseline)", awaited)
 
 
-async def change(
-    store: Recording, sessions: list[tuple[MirroredSession, ConversationFields]], seconds: float, rng: random.Random
-) -> list[float]:
-    """Each session changes once a second at its own random instants; returns what update() took."""
+async def in_a_pipeline(mirror: Mirror, n: int) -> list[float]:
+    """The same transitions with turn aggregator, responder, gate and output hearing of each."""
+    mover = await mirrored(mirror, "pipeline")
+    session = Session("pipeline", input=ClientInput(), output=ClientOutput(wire=Nowhere()), record=mover.record)
+    chain = [session.input, TurnAggregator(), Responder(), InterruptionGate(), mover, session.output]
+    await session.start(lambda session: Pipeline(chain))
+    try:
+        return await timed_moves(mover, n)
+    finally:
+        await session.cancel()
+
+
+async def change(movers: list[Mover], seconds: float, rng: random.Random) -> list[float]:
+    """Each conversation moves once a second at its own random instants; returns what the moves took."""
     costs: list[float] = []
     start = time.perf_counter()
-    plan = sorted(
-        (start + second + rng.random(), index) for second in range(round(seconds)) for index in range(len(sessions))
-    )
+    plan = sorted((start + second + rng.random(), i) for second in range(round(seconds)) for i in range(len(movers)))
     for due, index in plan:
         wait = due - time.perf_counter()
         if wait > 0:
             await asyncio.sleep(wait)
-        session, state = sessions[index]
-        state.turn_number += 1
-        before = time.perf_counter()
-        session.update(LINE)
-        after = time.perf_counter()
-        costs.append(after - before)
-        store.changed.setdefault(session.claim.session_id, []).append(before)
+        costs.append(await movers[index].move())
     return costs
 
 
-async def outage(store: Recording, mirror: Mirror, server: EmbeddedRedis, sessions, kind: str, rng) -> None:
-    """Eight seconds without a server, then the time until everything is stored."""
-    show(f"update() before ({kind})", await change(store, sessions, 4, rng))
-    pid = server.pid
-    if kind == "killed":
-        server._watcher.cancel()  # nobody starts it again for 8 s
-    os.kill(pid, signal.SIGKILL if kind == "killed" else signal.SIGSTOP)
-    show(f"update() during ({kind})", await change(store, sessions, 8, rng))
-    if kind == "killed":
-        await server.start()
-    else:
-        os.kill(pid, signal.SIGCONT)
+class Setup:
+    """The server, and the proxy in front of it."""
+
+    def __init__(self, folder: str) -> None:
+        self.server = EmbeddedRedis(directory=folder)
+        self.socket = f"{folder}/front.sock"
+        self.url = f"unix://{self.socket}"
+        self.proxy: subprocess.Popen[str] | None = None
+
+    async def start(self) -> None:
+        await self.server.start()
+        script = str(Path(__file__).parent / "redis_fault.py")
+        command = [sys.executable, script, self.socket, str(self.server.socket)]
+        self.proxy = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.proxy.stdout is not None
+        self.proxy.stdout.readline()
+
+    def tell(self, mode: str) -> None:
+        assert self.proxy is not None
+        assert self.proxy.stdin is not None
+        self.proxy.stdin.write(f"{mode}\n")
+        self.proxy.stdin.flush()
+
+    def look(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.server.socket))
+
+    async def stop(self) -> None:
+        if self.proxy is not None:
+            self.proxy.terminate()
+            self.proxy.communicate()
+        await self.server.stop()
+
+    @contextlib.asynccontextmanager
+    async def outage(self, kind: str) -> Any:
+        """The given kind, for as long as the block runs."""
+        pid = self.server.pid
+        if kind == "killed":
+            self.server._watcher.cancel()  # nobody starts it again meanwhile
+            os.kill(pid, signal.SIGKILL)
+        elif kind == "frozen":
+            os.kill(pid, signal.SIGSTOP)
+        elif kind == "memory":
+            with self.look() as client:
+                client.config_set("maxmemory", "1")
+        else:
+            self.tell(kind)
+        yield
+        if kind == "killed":
+            await self.server.start()
+        elif kind == "frozen":
+            os.kill(pid, signal.SIGCONT)
+        elif kind == "memory":
+            with self.look() as client:
+                client.config_set("maxmemory", "0")
+        else:
+            self.tell("pass")
+
+
+async def outage(setup: Setup, mirror: Mirror, movers: list[Mover], kind: str, seconds: float, rng: Any) -> None:
+    """Before, during, after; then the time until everything is stored."""
+    medians = [show(f"transition before ({kind})", await change(movers, 4, rng))]
+    async with setup.outage(kind):
+        medians.append(show(f"transition during ({kind})", await change(movers, seconds, rng)))
+        waiting = mirror.pending
     start = time.perf_counter()
     left = await mirror.drain(10)
     took = time.perf_counter() - start
-    with redis.Redis.from_url(server.url) as look:
+    with setup.look() as look:
         stale = sum(
-            int(look.hget(f"session:{s.claim.session_id}", "turn_number")) != c.turn_number for s, c in sessions
+            int(look.hget(f"session:{m.record.session_id}", "turn_id")) != m.record.fields.turn_id
+            or look.hget(f"session:{m.record.session_id}", "state").decode() != m.record.fields.state
+            for m in movers
         )
-    print(f"{'complete after its return':34} {took:.3f} s, {left} unsent, {stale} of {len(sessions)} stale")
-    show(f"update() after ({kind})", await change(store, sessions, 4, rng))
+    print(f"{f'complete after its return ({kind})':44} {took:.3f} s for {waiting} waiting, {left} unsent, {stale} stale")
+    medians.append(show(f"transition after ({kind})", await change(movers, 4, rng)))
+    print(f"{f'largest / smallest p50 ({kind})':44} {max(medians) / min(medians):.2f}", flush=True)
+
+
+def head(setup: Setup, seed: int) -> None:
+    with setup.look() as look:
+        server = look.info("server")["redis_version"]
+    when = time.strftime("%Y-%m-%d %H:%M")
+    print(f"{when}, {platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    names = ("pipecat-ai", "redis", "loguru", "prometheus-client")
+    print(f"Python {platform.python_version()}, {', '.join(f'{n} {version(n)}' for n in names)}, Redis {server}")
+    print(f"seed {seed}; INFO log to /dev/null")
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--sessions", type=int, default=1000)
-    parser.add_argument("--outage", choices=["none", "killed", "frozen"], default="none")
+    parser.add_argument("--outages", nargs="*", choices=["all", "none", *KINDS], default=["all"])
+    parser.add_argument("--outage-s", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    kinds = KINDS if "all" in options.outages else [kind for kind in options.outages if kind != "none"]
+    logger.add(Path("/dev/null").open("w"), level="INFO", diagnose=False, backtrace=False)
     with tempfile.TemporaryDirectory() as folder:
-        server = EmbeddedRedis(directory=folder)
-        store = Recording(server.url, server=server)
-        await store.start()
-        mirror = Mirror(store)
+        setup = Setup(folder)
+        await setup.start()
+        direct = Recording(setup.server.url)
+        await direct.start()
+        mirror = Mirror(direct)
         await mirror.start()
-        version = (await store._client.info("server"))["redis_version"]
-        print(f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        print(f"Python {platform.python_version()}, redis-py {redis.__version__}, Redis {version}, seed {options.seed}")
-        await cost(store, mirror, 20_000)
-        sessions = []
-        for index in range(options.sessions):
-            state = conversation()
-            sessions.append((mirror.open(await mirror.claim(f"b{index}"), state), state))
+        head(setup, options.seed)
+        await cost(setup.server.url, mirror, 20_000)
+        movers = [await mirrored(mirror, f"b{index}", direct) for index in range(options.sessions)]
         await mirror.drain(10)
+        direct.lags.clear()
         gc.collect()
         cpu = time.process_time()
-        costs = await change(store, sessions, options.seconds, rng)
+        costs = await change(movers, options.seconds, rng)
         cpu = time.process_time() - cpu
         await mirror.drain(5)
-        show(f"update(), {options.sessions} sessions, 1/s each", costs)
-        show("mirror lag", store.lags, 1e3, "ms")
-        print(f"{'CPU of this process':34} {cpu / options.seconds * 100:.0f} % of a core, the load generator included")
-        if options.outage != "none":
-            await outage(store, mirror, server, sessions, options.outage, rng)
+        show(f"transition, {options.sessions} conversations, 1/s each", costs)
+        show("mirror lag", direct.lags, 1e3, "ms")
+        print(f"{'CPU of this process':44} {cpu / options.seconds * 100:.0f} % of a core, the load generator included")
         await mirror.stop()
-        await store.close()
+        await direct.close()
+        for kind in kinds:
+            store = RedisStore(setup.url)
+            await store.start()
+            mirror = Mirror(store)
+            await mirror.start()
+            movers = [await mirrored(mirror, f"{kind}{index}") for index in range(OUTAGE_SESSIONS)]
+            await outage(setup, mirror, movers, kind, options.outage_s, rng)
+            await mirror.stop()
+            await store.close()
+        print(f"load {os.getloadavg()[0]:.1f} at the end")
+        await setup.stop()
 
 
 if __name__ == "__main__":
