@@ -165,6 +165,37 @@ class ReplySpeechFrame(TTSSpeakFrame):
 
 
 @dataclass
+class SecondVoiceFrame(SystemFrame):
+    """Words of the reply to `turn_id` for the voice that stands by, because the first one failed; goes past that one.
+
+    `is_told`: the client has the text already.
+    """
+
+    turn_id: int = 0
+    text: str = ""
+    is_told: bool = True
+
+
+@dataclass
+class ReplyUnspokenFrame(SystemFrame):
+    """The reply to `turn_id` cannot be spoken on: it is over, and the client gets its text and `reason` instead."""
+
+    turn_id: int = 0
+    text: str = ""
+    reason: str = ""
+
+
+@dataclass
+class GenerationStopFrame(InterruptionFrame):
+    """From the owner of a reply, downstream: LLM and voice stop what they are at, the reply itself goes on.
+
+    To Pipecat's services it is an interruption. It ends at the gate, so what was generated and sent on is played.
+    """
+
+    turn_id: int = 0  # always 0: it cuts no turn
+
+
+@dataclass
 class ReplyAudioFrame(TTSAudioRawFrame):
     """Reply audio that carries the turn it answers; `words` are (word, start in ms from the reply's first sample)."""
 
