@@ -35,6 +35,9 @@ class Conductor:
         self.turn_id = 0  # the newest turn id given out
         self.session_id = ""  # the conversation's; "" where no state tracker says
         self.resumption: Resumption | None = None  # where an earlier conversation goes on; None for a new one
+        self.voiced_turn = 0  # the newest turn whose audio has passed the gate; 0: none
+        self.voiced_at = 0.0  # when that audio passed last, in loop seconds
+        self.closed_turn = 0  # the newest turn whose end marker has passed the gate
         self.abandoned: deque[str] = deque(maxlen=64)  # names of turn tasks that swallowed their cancellation
         self._tasks: dict[asyncio.Task[Any], int | None] = {}  # turn task -> its turn, None: dies with any interruption
         self._actions: deque[Action] = deque()  # what the own task has still to do, oldest first

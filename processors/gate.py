@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from pipecat.frames.frames import Frame, InterruptionFrame, LLMFullResponseStartFrame, OutputAudioRawFrame
+from pipecat.frames.frames import (
+    AggregatedTextFrame,
+    Frame,
+    InterruptionFrame,
+    LLMFullResponseStartFrame,
+    OutputAudioRawFrame,
+    TTSTextFrame,
+)
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 
 from ..pipeline.bargein import BargeInPolicy, Decision
@@ -12,6 +20,7 @@ from ..pipeline.consumes import consumes
 from ..pipeline.fence import Fence
 from ..pipeline.frames import (
     BargeInFrame,
+    GenerationStopFrame,
     PlaybackPauseFrame,
     PlaybackResumeFrame,
     ReplyAudibleFrame,
@@ -19,6 +28,7 @@ from ..pipeline.frames import (
     ReplyInterruptedFrame,
     ReplyStartedFrame,
     ReplyTextFrame,
+    ReplyUnspokenFrame,
     SpeechChunkFrame,
     StateChangedFrame,
     TextBufferFrame,
@@ -37,10 +47,10 @@ class InterruptionGate(Processor):
     A cut is silence in the same step: the fence moves and the playback is held, then `BargeInFrame` goes upstream to
     the owner of the reply, which sends the interruption.
 
-    Consumes: audio, reply markers and texts, `SpeechChunkFrame`, `TextBufferFrame`, `UserSpeakingFrame`,
+    Consumes: audio, reply markers and texts, a voice's sentences and words, `SpeechChunkFrame`, `TextBufferFrame`, `UserSpeakingFrame`,
         `UserTurnFrame`, `StateChangedFrame` (from a `StateTracker` downstream), interruptions.
-    Emits: what is not stale, `ReplyAudibleFrame` before a reply's first audio, `PlaybackPauseFrame`,
-        `PlaybackResumeFrame`; upstream `BargeInFrame`.
+    Emits: what is not stale, `ReplyAudibleFrame` before a reply's first audio, `ReplyTextFrame` for each sentence of a
+        voice that nobody announced, `PlaybackPauseFrame`, `PlaybackResumeFrame`; upstream `BargeInFrame`.
     On barge-in: drops everything of the cut turn and of older ones, whatever still comes.
     """
 
@@ -54,6 +64,7 @@ class InterruptionGate(Processor):
         self._state = State.IDLE  # the conversation's, as the tracker said last
         self._turn_id = 0  # the newest turn seen: the one that an interruption cuts
         self._audible = 0  # the turn whose first audio has passed
+        self._texts = ReplyTexts()  # what the client knows of the reply's words
         self._is_holding = False  # the playback is held because of speech not yet confirmed
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
@@ -67,6 +78,8 @@ class InterruptionGate(Processor):
         turn_id = self._admit(frame)
         if turn_id is None:
             return
+        conductor = self.conductor
+        conductor.voiced_turn, conductor.voiced_at = turn_id, asyncio.get_running_loop().time()
         if turn_id > self._audible:
             self._audible = turn_id
             await self.push_frame(ReplyAudibleFrame(turn_id=turn_id))
@@ -100,10 +113,36 @@ class InterruptionGate(Processor):
         if self.fence.passes(frame.turn_id):
             await self.push_frame(frame, direction)
 
-    @consumes(ReplyEndedFrame, ReplyTextFrame)
-    async def _on_reply_part(self, frame: Any, direction: FrameDirection) -> None:
+    @consumes(ReplyTextFrame)
+    async def _on_reply_text(self, frame: ReplyTextFrame, direction: FrameDirection) -> None:
         if self.fence.passes(frame.turn_id):
+            self._texts.announced(frame.turn_id, frame.text, frame.is_final)
             await self.push_frame(frame, direction)
+
+    @consumes(AggregatedTextFrame)
+    async def _on_sentence(self, frame: AggregatedTextFrame, direction: FrameDirection) -> None:
+        turn_id = self._admit(frame)
+        if turn_id is None:
+            return
+        if turn_id and not isinstance(frame, TTSTextFrame) and self._texts.is_news(turn_id, frame.text):
+            await self.push_frame(ReplyTextFrame(turn_id=turn_id, text=frame.text))
+        await self.push_frame(frame, direction)
+
+    @consumes(ReplyEndedFrame, ReplyUnspokenFrame)
+    async def _on_reply_over(self, frame: Any, direction: FrameDirection) -> None:
+        if not self.fence.passes(frame.turn_id):
+            return
+        self.conductor.closed_turn = frame.turn_id
+        if not self._texts.is_complete(frame.turn_id):
+            rest = frame.text if isinstance(frame, ReplyUnspokenFrame) else ""
+            text = rest if self._texts.is_news(frame.turn_id, rest) else ""
+            self._texts.announced(frame.turn_id, text, True)
+            await self.push_frame(ReplyTextFrame(turn_id=frame.turn_id, text=text, is_final=True))
+        await self.push_frame(frame, direction)
+
+    @consumes(GenerationStopFrame)
+    async def _on_stop(self, frame: Frame, direction: FrameDirection) -> None:
+        """It was for LLM and voice; what they had sent before is played."""
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
@@ -113,9 +152,12 @@ class InterruptionGate(Processor):
     @consumes(StateChangedFrame)
     async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
         self._state = State(frame.state)
+        is_over = self._is_holding and self._state is State.IDLE  # the reply ended while it was held
         if self._state is not State.SPEAKING:
             self._is_holding = False
         await self.push_frame(frame, direction)
+        if is_over:
+            await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))
 
     @consumes(SpeechChunkFrame)
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
@@ -161,3 +203,31 @@ class InterruptionGate(Processor):
         elif decision is Decision.RESUME:
             self._is_holding = False
             await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))
+
+
+class ReplyTexts:
+    """Which words of the newest reply were announced, so that a voice's sentence need not be told again: pure."""
+
+    def __init__(self) -> None:
+        self._turn_id = 0  # of the reply
+        self._text = ""  # announced so far, with single blanks
+        self._is_final = False  # the last of it was
+
+    def announced(self, turn_id: int, text: str, is_final: bool) -> None:
+        """A part of the reply's text goes out."""
+        if turn_id != self._turn_id:
+            self._turn_id, self._text, self._is_final = turn_id, "", False
+        self._text = f"{self._text} {_plain(text)}"
+        self._is_final |= is_final
+
+    def is_news(self, turn_id: int, text: str) -> bool:
+        """Whether a voice's sentence is not among what was told."""
+        return bool(text.strip()) and (turn_id != self._turn_id or _plain(text) not in self._text)
+
+    def is_complete(self, turn_id: int) -> bool:
+        """Whether the last of the reply was told."""
+        return turn_id == self._turn_id and self._is_final
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
