@@ -21,6 +21,7 @@ from pipecat.frames.frames import (
     InputAudioRawFrame,
     InterruptionFrame,
     OutputAudioRawFrame,
+    TTSTextFrame,
 )
 from pipecat.pipeline.pipeline import PipelineSink
 from pipecat.processors.frame_processor import FrameDirection
@@ -37,6 +38,7 @@ from ..pipeline.frames import (
     ReplyProgressFrame,
     ReplyStartedFrame,
     ReplyTextFrame,
+    ReplyUnspokenFrame,
     StateChangedFrame,
     TextBufferFrame,
     TurnMeasuredFrame,
@@ -159,7 +161,7 @@ class ClientOutput(Processor):
 
     @consumes(InputAudioRawFrame)
     async def _on_microphone(self, frame: Frame, direction: FrameDirection) -> None:
-        """The user's audio ends here, unless somebody behind the output wants it: the way out costs a tenth of a call."""
+        """The user's audio ends here, unless somebody behind wants it: the way out costs a tenth of a call."""
         if not isinstance(self._next, PipelineSink):
             await self.push_frame(frame, direction)
 
@@ -171,6 +173,22 @@ class ClientOutput(Processor):
             pcm = resample(pcm)
         turn_id = getattr(frame, "turn_id", None)
         self._playout.push_audio(self._marker if turn_id is None else turn_id, pcm, getattr(frame, "words", ()))
+        self._play()
+
+    @consumes(TTSTextFrame)
+    async def _on_spoken(self, frame: Any, direction: FrameDirection) -> None:
+        """Words of a stock voice: they begin where its audio ends by now."""
+        turn_id = getattr(frame, "turn_id", self._marker)
+        self._playout.push_words(turn_id, frame.text)
+
+    @consumes(ReplyUnspokenFrame)
+    async def _on_unspoken(self, frame: ReplyUnspokenFrame, direction: FrameDirection) -> None:
+        for turn_id, text, final in self._texts:
+            if turn_id == frame.turn_id:
+                self.say(self._spell.response_text(turn=turn_id, text=text, final=final))
+        self._texts = [text for text in self._texts if text[0] != frame.turn_id]
+        self.say(self._spell.error("voice_failed", f"The reply could not be spoken: {frame.reason}."))
+        self._playout.end(frame.turn_id)
         self._play()
 
     @consumes(ReplyStartedFrame)

@@ -77,6 +77,14 @@ class Playout:
         self._held_bytes += taken
         return taken // 2
 
+    def push_words(self, turn_id: int, text: str) -> None:
+        """Add words whose times are not known: they begin where the audio pushed so far ends."""
+        reply = self._reply(turn_id)
+        if reply is not None:
+            at_ms = (reply.sent_real + len(reply.buffer) // 2) * 1000 / self.sample_rate
+            room = max(0, self._max_words - len(reply.words))
+            reply.words.extend((word, at_ms) for word in text.split()[:room])
+
     def end(self, turn_id: int) -> None:
         """Nothing more will be pushed for this turn. A reply without any audio is finished by it."""
         reply = self._reply(turn_id)
