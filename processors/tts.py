@@ -6,26 +6,51 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from pipecat.frames.frames import EndFrame, InterruptionFrame, TTSSpeakFrame
+from pipecat.frames.frames import (
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TTSAudioRawFrame,
+    TTSSpeakFrame,
+    TTSTextFrame,
+)
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 from pipecat.utils.errors import ErrorCategory
 
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
-from ..pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame
+from ..pipeline.frames import (
+    ReplyAudioFrame,
+    ReplyEndedFrame,
+    ReplySpeechFrame,
+    ReplyStartedFrame,
+    ReplyTextFrame,
+    SecondVoiceFrame,
+)
 from .embedded.espeak import EspeakVoice, Words
-from .embedded.sentences import split_text
+from .embedded.sentences import split_text, take_sentences
 
 YIELD_EVERY = 8  # chunks; other conversations get the loop between them, however fast the voice is
 MAX_SENTENCES = 256  # of one reply waiting for the voice; what follows is not spoken, with an error
 
 
 @dataclass
+class _Sentence:
+    text: str
+    is_told: bool  # the client knows it already
+
+
+@dataclass
 class _Reply:
-    """One reply on its way through the voice."""
+    """One reply on its way through the voice. Turn 0 is whatever a bot without our Responder says."""
 
     turn_id: int
-    sentences: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_SENTENCES + 2))  # None: end
+    sentences: asyncio.Queue[_Sentence | Frame | None] = field(  # None: end; frames go on between their sentences
+        default_factory=lambda: asyncio.Queue(MAX_SENTENCES + 4)
+    )
     end: tuple[ReplyEndedFrame, FrameDirection] | None = None  # the marker, kept back until the last audio is out
     is_failed: bool = False  # the voice failed in it: the rest is not spoken
     done: asyncio.Event = field(default_factory=asyncio.Event)  # its task is over
@@ -34,6 +59,10 @@ class _Reply:
 class EmbeddedTTS(Processor):
     """Speaks replies through espeak-ng in a worker process that all conversations share.
 
+    Takes what Pipecat's TTS services take: an LLM's text, spoken sentence by sentence while the rest is generated, and
+    `TTSSpeakFrame`s. With `is_standby` it stands behind another voice and speaks what the responder hands to it when
+    that one has failed; everything else passes.
+
     `voice`, `rate_wpm` and `pitch` are the voice's, `sample_rate` that of the audio (Hz). Audio is made faster than it
     is played, but at most `lead_s` ahead. The first sound of a sentence must come within `first_byte_s`; past it, or
     when the voice fails, an `ErrorFrame` goes upstream, the rest of the reply stays unspoken, and its end is told. A
@@ -41,9 +70,10 @@ class EmbeddedTTS(Processor):
 
     ReplyStarted | speech -> audio audio audio | speech -> audio ... | ReplyEnded
 
-    Consumes: ReplyStartedFrame, ReplySpeechFrame and TTSSpeakFrame (end here), ReplyEndedFrame, InterruptionFrame,
-        EndFrame (waits for the last reply)
-    Emits: ReplyAudioFrame of 20 to 40 ms, whose words count from the reply's first sample; the markers
+    Consumes: ReplyStartedFrame, ReplySpeechFrame, TTSSpeakFrame and LLMTextFrame (end here), LLM response start and end,
+        SecondVoiceFrame, ReplyEndedFrame, InterruptionFrame, EndFrame (waits for the last reply)
+    Emits: ReplyAudioFrame of 20 to 40 ms, whose words count from the reply's first sample; ReplyTextFrame before each
+        of an LLM's sentences; the markers. In a bot without our Responder: TTSAudioRawFrame, and TTSTextFrame after it.
     On barge-in: the synthesis stops in the worker, waiting sentences of that turn and older ones are dropped, and
         nothing more of them comes, except the end marker if it arrives later.
     """
@@ -59,6 +89,7 @@ class EmbeddedTTS(Processor):
         sample_rate: int = 16000,
         lead_s: float = 10.0,
         first_byte_s: float = 3.0,
+        is_standby: bool = False,
         name: str | None = None,
     ) -> None:
         if lead_s <= 0 or first_byte_s <= 0:
@@ -67,6 +98,8 @@ class EmbeddedTTS(Processor):
         self._voice = EspeakVoice(voice=voice, rate_wpm=rate_wpm, pitch=pitch, sample_rate=sample_rate)
         self._lead_s = lead_s  # audio made ahead of real time
         self._first_byte_s = first_byte_s  # from asking for a sentence to its first sound
+        self.is_standby = is_standby  # speaks only what the first voice could not
+        self._text = ""  # of the LLM's response, the sentence that is not whole yet
         self._replies: dict[int, _Reply] = {}  # turn -> reply not over, in the order of their audio
         self._newest = 0  # turn of the last reply opened here; a TTSSpeakFrame without a turn belongs to it
         self._stale_upto = -1  # newest turn that was interrupted; its late texts are not spoken
@@ -95,19 +128,54 @@ class EmbeddedTTS(Processor):
     @consumes(ReplyStartedFrame)
     async def _on_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
         self._newest = frame.turn_id
-        self._open(frame.turn_id)
+        if not self.is_standby:
+            self._open(frame.turn_id)
         await self.push_frame(frame, direction)
 
     @consumes(TTSSpeakFrame)
     async def _on_speech(self, frame: TTSSpeakFrame, direction: FrameDirection) -> None:
-        turn_id = frame.turn_id if isinstance(frame, ReplySpeechFrame) else self._newest
-        if turn_id <= self._stale_upto and turn_id not in self._replies:
+        if self.is_standby:
+            await self.push_frame(frame, direction)
+            return
+        is_reply = isinstance(frame, ReplySpeechFrame)
+        await self._add(frame.turn_id if is_reply else self._newest, split_text(frame.text), is_told=is_reply)
+
+    @consumes(SecondVoiceFrame)
+    async def _on_second_voice(self, frame: SecondVoiceFrame, direction: FrameDirection) -> None:
+        if self.is_standby:
+            await self._add(frame.turn_id, split_text(frame.text), is_told=frame.is_told)
+        else:
+            await self.push_frame(frame, direction)
+
+    @consumes(LLMTextFrame)
+    async def _on_llm_text(self, frame: LLMTextFrame, direction: FrameDirection) -> None:
+        if self.is_standby or frame.skip_tts:
+            await self.push_frame(frame, direction)
+            return
+        sentences, self._text = take_sentences(self._text + frame.text)
+        await self._add(self._newest, sentences, is_told=False)
+
+    @consumes(LLMFullResponseStartFrame, LLMFullResponseEndFrame)
+    async def _on_response(self, frame: Frame, direction: FrameDirection) -> None:
+        if self.is_standby:
+            await self.push_frame(frame, direction)
+            return
+        rest, self._text = split_text(self._text), ""
+        if isinstance(frame, LLMFullResponseEndFrame):
+            await self._add(self._newest, rest, is_told=False)
+        reply = self._replies.get(self._newest)
+        if reply is None or reply.sentences.full():
+            await self.push_frame(frame, direction)
+        else:
+            reply.sentences.put_nowait(frame)  # behind the sentences before it
+
+    async def _add(self, turn_id: int, pieces: list[str], *, is_told: bool) -> None:
+        if not pieces or (turn_id and turn_id <= self._stale_upto and turn_id not in self._replies):
             return  # of a reply that was cut
         reply = self._open(turn_id)
-        pieces = split_text(frame.text)
-        room = MAX_SENTENCES - reply.sentences.qsize()
+        room = max(0, MAX_SENTENCES - reply.sentences.qsize())
         for piece in pieces[:room]:
-            reply.sentences.put_nowait(piece)
+            reply.sentences.put_nowait(_Sentence(piece, is_told))
         if len(pieces) > room:
             await self._report(ServiceError(f"more than {MAX_SENTENCES} sentences wait for the voice; some are lost"))
 
@@ -127,6 +195,7 @@ class EmbeddedTTS(Processor):
         for turn_id in cut:  # the engine has cancelled their tasks already
             self._replies.pop(turn_id).done.set()
         self._stale_upto = max(self._stale_upto, upto or 0, *cut)
+        self._text = ""
         await self.push_frame(frame, direction)
         await self._end_if_silent()
 
@@ -158,9 +227,14 @@ class EmbeddedTTS(Processor):
             await before.done.wait()
         try:
             track = _Track(self._voice.sample_rate, self._lead_s)
-            while (sentence := await reply.sentences.get()) is not None:
-                if not reply.is_failed:
-                    reply.is_failed = not await self._speak(sentence, reply.turn_id, track)
+            while (item := await reply.sentences.get()) is not None:
+                if isinstance(item, Frame):
+                    await self.push_frame(item)
+                elif not reply.is_failed:
+                    await self._announce(item, reply.turn_id)
+                    reply.is_failed = not await self._speak(item.text, reply.turn_id, track)
+                    if not reply.turn_id and not reply.is_failed:
+                        await self.push_frame(TTSTextFrame(item.text, text_type="sentence"))
             if reply.end is not None:
                 await self.push_frame(*reply.end)
             if self._replies.get(reply.turn_id) is reply:
@@ -168,6 +242,10 @@ class EmbeddedTTS(Processor):
             await self._end_if_silent()
         finally:
             reply.done.set()
+
+    async def _announce(self, sentence: _Sentence, turn_id: int) -> None:
+        if turn_id and not sentence.is_told:
+            await self.push_frame(ReplyTextFrame(turn_id=turn_id, text=sentence.text))
 
     async def _speak(self, sentence: str, turn_id: int, track: _Track) -> bool:
         """Push the audio of one sentence; False if the voice failed."""
@@ -198,7 +276,9 @@ class EmbeddedTTS(Processor):
                 await self.push_frame(self._audio(pcm, words, turn_id, offset_ms))
                 chunk = await anext(chunks, None)
 
-    def _audio(self, pcm: bytes, words: Words, turn_id: int, offset_ms: float) -> ReplyAudioFrame:
+    def _audio(self, pcm: bytes, words: Words, turn_id: int, offset_ms: float) -> TTSAudioRawFrame:
+        if not turn_id:
+            return TTSAudioRawFrame(pcm, self._voice.sample_rate, 1)
         words = tuple((word, offset_ms + ms) for word, ms in words)
         return ReplyAudioFrame(pcm, self._voice.sample_rate, 1, turn_id=turn_id, words=words)
 

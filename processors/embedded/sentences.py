@@ -25,6 +25,23 @@ def split_text(text: str, *, max_chars: int = MAX_CHARS) -> list[str]:
     return [part for piece in pieces for part in _cut(" ".join(piece.split()), max_chars)]
 
 
+def take_sentences(text: str, *, max_chars: int = MAX_CHARS) -> tuple[list[str], str]:
+    """Return the whole sentences at the front of a text that is still growing, and the rest with its blanks.
+
+    A sentence is whole when something follows its full stop; a rest of more than `max_chars` is cut as by `split_text`.
+    """
+    pieces, start = [], 0
+    for match in _END.finditer(text):
+        if not _is_abbreviation(text[start : match.end()]):
+            pieces.extend(split_text(text[start : match.end()], max_chars=max_chars))
+            start = match.end()
+    rest = text[start:]
+    if len(rest) > max_chars:
+        *parts, last = _cut(rest, max_chars)
+        return [*pieces, *(part for part in parts if part)], last
+    return pieces, rest
+
+
 def _is_abbreviation(piece: str) -> bool:
     if not piece.endswith("."):
         return False
