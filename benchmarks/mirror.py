@@ -231,6 +231,9 @@ class Setup:
 
     async def start(self) -> None:
         await self.server.start()
+        self._start_proxy()
+
+    def _start_proxy(self) -> None:
         script = str(Path(__file__).parent / "redis_fault.py")
         command = [sys.executable, script, self.socket, str(self.server.socket)]
         self.proxy = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -278,7 +281,9 @@ class Setup:
             self.tell("pass")
 
 
-async def outage(setup: Setup, mirror: Mirror, movers: list[Mover], kind: str, seconds: float, rng: Any) -> None:
+async def outage(
+    setup: Setup, mirror: Mirror, movers: list[Mover], kind: str, seconds: float, rng: random.Random
+) -> None:
     """Before, during, after; then the time until everything is stored."""
     medians = [show(f"transition before ({kind})", await change(movers, 4, rng))]
     async with setup.outage(kind):
@@ -293,7 +298,9 @@ async def outage(setup: Setup, mirror: Mirror, movers: list[Mover], kind: str, s
             or look.hget(f"session:{m.record.session_id}", "state").decode() != m.record.fields.state
             for m in movers
         )
-    print(f"{f'complete after its return ({kind})':44} {took:.3f} s for {waiting} waiting, {left} unsent, {stale} stale")
+    print(
+        f"{f'complete after its return ({kind})':44} {took:.3f} s for {waiting} waiting, {left} unsent, {stale} stale"
+    )
     medians.append(show(f"transition after ({kind})", await change(movers, 4, rng)))
     print(f"{f'largest / smallest p50 ({kind})':44} {max(medians) / min(medians):.2f}", flush=True)
 
@@ -318,7 +325,7 @@ async def main() -> None:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     kinds = KINDS if "all" in options.outages else [kind for kind in options.outages if kind != "none"]
-    logger.add(Path("/dev/null").open("w"), level="INFO", diagnose=False, backtrace=False)
+    logger.add(os.devnull, level="INFO", diagnose=False, backtrace=False)
     with tempfile.TemporaryDirectory() as folder:
         setup = Setup(folder)
         await setup.start()

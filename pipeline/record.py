@@ -33,7 +33,7 @@ class ConversationRecord:
 
     def changed(self, line: LogLine | None = None, *, flush: bool = False) -> None:
         """Note that the fields changed; `flush` asks for a write at once instead of with the next batch."""
-        self.fields.last_update = time.time()
+        self.fields.last_update = time.time() if line is None else line.at
         if self._on_change is not None:
             self._on_change(line, flush)
 

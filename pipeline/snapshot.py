@@ -37,6 +37,7 @@ FIELD_BYTES = 1024 * 1024
 """A stored field beyond this is damage: loading it would hold up every other conversation of the process."""
 
 T = TypeVar("T")
+_History = tuple[tuple[tuple[dict[str, Any], Any], ...], str]  # the messages with what was heard of each, their JSON
 
 
 class DamagedSnapshot(StoreError):
@@ -61,6 +62,7 @@ class ConversationFields:
     is_pending: bool = False
     is_complete: bool = False
     latency_ms: dict[str, float] = field(default_factory=dict)
+    _written: _History = field(default=((), "[]"), repr=False, compare=False)  # the history as last written
 
     def to_fields(self) -> dict[str, str]:
         """The hash's fields. Never raises: what JSON cannot hold is written as its empty value."""
@@ -72,7 +74,7 @@ class ConversationFields:
             "intent": to_json(self.intent, "{}"),
             "rag_results": to_json(self.rag_results, "{}"),
             "llm_response": valid_text(self.llm_response),
-            "history": to_json(trim_history(self.history), "[]"),
+            "history": self._history_json(),
             "last_update": repr(float(self.last_update)),
             "timestamps": to_json(self.timestamps, "{}"),
             "heard": valid_text(self.heard),
@@ -81,6 +83,17 @@ class ConversationFields:
             "latency_ms": to_json(self.latency_ms, "{}"),
             "schema": str(SCHEMA),
         }
+
+    def _history_json(self) -> str:
+        """The history's JSON, made anew only when it changed: with every write it would be most of the work."""
+        messages, text = self._written
+        history = self.history
+        if len(messages) != len(history) or any(
+            old is not new or heard != new.get("heard") for (old, heard), new in zip(messages, history, strict=True)
+        ):
+            text = to_json(trim_history(history), "[]")
+            self._written = (tuple((message, message.get("heard")) for message in history), text)
+        return text
 
 
 def parse(fields: Mapping[str, str]) -> ConversationFields:

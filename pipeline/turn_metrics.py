@@ -22,6 +22,10 @@ class Move(NamedTuple):
     counter: Counter
     timestamp: str  # its key in the conversation's timestamps
     line: str  # for the log; `{}` is the session
+    previous: str  # the state left
+    state: str  # the state entered
+    trigger: str  # the event's name
+    is_urgent: bool  # to be stored at once: `vad_end` and the end of a turn
 
 
 MOVES: dict[tuple[State, Event], Move] = {
@@ -29,6 +33,10 @@ MOVES: dict[tuple[State, Event], Move] = {
         TRANSITIONS.labels(state.value, target.value, event.value),
         f"{state}_to_{target}",
         f"{target.emoji} {{}} {state} -> {target} ({event})",
+        state.value,
+        target.value,
+        event.value,
+        event is Event.VAD_END or target is State.IDLE,
     )
     for state, row in TABLE.items()
     for event, target in row.items()

@@ -112,7 +112,7 @@ class StateTracker(Processor):
         self.record.fields.state = self.state
         await self.push_frame(frame, direction)
         if self.record.is_resumed:
-            await self._tell(self.state, self.state, RESUMED)
+            await self._tell(self.state.value, self.state.value, RESUMED)
 
     # -- the user's side ---------------------------------------------------------------------------------------
 
@@ -365,29 +365,24 @@ class StateTracker(Processor):
         await self.push_frame(TurnMeasuredFrame(turn_id=turn_id, latency_ms=self._last_breakdown))
 
     async def _move(self, event: Event) -> None:
-        previous = self._machine.state
-        state = self._machine.feed(event)
-        counter, timestamp, line = MOVES[previous, event]
-        fields, at = self.record.fields, time.time()
-        fields.state = state
-        fields.timestamps[timestamp] = at
-        is_urgent = event is Event.VAD_END or state is State.IDLE
-        self.record.changed(LogLine(previous, state, event, fields.turn_id, at), flush=is_urgent)
-        counter.inc()
-        info_later(line, self.record.session_id)
+        previous, state = self._machine.state, self._machine.feed(event)
+        move, record, at = MOVES[previous, event], self.record, time.time()
+        fields = record.fields
+        fields.state = move.state
+        fields.timestamps[move.timestamp] = at
+        line = LogLine(move.previous, move.state, move.trigger, fields.turn_id, at)
+        record.changed(line, flush=move.is_urgent)
+        move.counter.inc()
+        info_later(move.line, record.session_id)
         self._callbacks.call(state, fields, self.create_task)
-        await self._tell(previous, state, event)
+        await self._tell(move.previous, move.state, move.trigger)
 
-    async def _tell(self, previous: State, state: State, trigger: str) -> None:
-        fields = self.record.fields
-        await self.broadcast_frame(
-            StateChangedFrame,
-            previous=previous.value,
-            state=state.value,
-            trigger=str(trigger),
-            turn_id=fields.turn_id,
-            text_buffer=tuple(fields.text_buffer),
-        )
+    async def _tell(self, previous: str, state: str, trigger: str) -> None:
+        told = (previous, state, trigger, self.record.fields.turn_id, tuple(self.record.fields.text_buffer))
+        down, up = StateChangedFrame(*told), StateChangedFrame(*told)  # twins, as `broadcast_frame` makes
+        down.broadcast_sibling_id, up.broadcast_sibling_id = up.id, down.id
+        await self.push_frame(down)
+        await self.push_frame(up, FrameDirection.UPSTREAM)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
