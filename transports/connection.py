@@ -26,6 +26,7 @@ from .mirror import Mirror, MirroredSession
 from .protocol import CloseCode
 from .socket_wire import SocketWire
 from .tokens import TokenRefused
+from .turnstile import Turnstile
 
 HELLO_S = 0.2  # how long `ready` waits for a `hello` that is optional
 LOOK_S = 0.5  # how often silence and the session's time are looked at
@@ -38,7 +39,7 @@ class Connection:
     """Serves one client. `run` returns when the conversation is over and nothing of it is left.
 
     `tokens` is None for a client whose token was taken already; else its `hello` must bring one. `on_admitted` is
-    awaited before the conversation is touched.
+    awaited before the conversation is touched. `turnstiles` space out the beginnings and the ends of all connections.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Connection:
         tokens: TokenGate | None = None,
         next_token: Callable[[str], str | None] = lambda session_id: None,
         on_admitted: Callable[[Connection], Awaitable[None]] | None = None,
+        turnstiles: tuple[Turnstile, Turnstile] | None = None,
     ) -> None:
         self.session_id = session_id
         self.is_resumed = False  # whether an earlier conversation goes on
@@ -66,6 +68,7 @@ class Connection:
         self._tokens = tokens
         self._next_token = next_token  # the token in `ready`
         self._on_admitted = on_admitted
+        self._turnstiles = turnstiles
         self._wire = SocketWire(socket, send_s=self._limits.send_s)
         self._input = ClientInput()
         self._output = ClientOutput(wire=self._wire, dialect=self._dialect, lead_ms=lead_ms)
@@ -88,6 +91,8 @@ class Connection:
             first = await self._first_message()
             if self._on_admitted is not None:
                 await self._on_admitted(self)
+            if self._turnstiles is not None:
+                await self._turnstiles[0].pass_through()
             record = await self._claim()
             session = Session(
                 self.session_id, input=self._input, output=self._output, record=record, resumed=self.is_resumed
@@ -101,6 +106,8 @@ class Connection:
                 self._heard = self._loop.time()
                 if self._closing is None:
                     await self._handle(message)
+                else:  # what a flood still holds is not even read
+                    await asyncio.wait({self._closing})
         except ClientGone:
             pass
         except TokenRefused as refusal:
@@ -269,9 +276,11 @@ class Connection:
         try:
             if self._watch is not None:
                 self._watch.cancel()
+            await self._wire.close()
+            if self._turnstiles is not None:
+                await self._turnstiles[1].pass_through()
             if session is not None:
                 await session.cancel()
-            await self._wire.close()
             if self._mirrored is not None:
                 self._mirrored.close()
             if self._closing is not None:

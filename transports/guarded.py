@@ -15,8 +15,8 @@ from .flood import Bucket
 from .limits import REFUSED, Limits
 from .protocol import CloseCode
 
-READ_BYTES = 8192  # of one client at a time: asyncio's 256 KiB may hold 40,000 tiny frames, half a second of work
-BURST_S = 3.0  # frames that may come at once, as a time at the allowed rate
+READ_BYTES = 2048  # of one client at a time: asyncio's 256 KiB may hold 40,000 tiny frames, half a second of work
+BURST_S = 1.5  # frames that may come at once, as a time at the allowed rate
 LAST_WORDS_S = 1.0  # until a client that was told to go is dropped
 
 
@@ -68,4 +68,5 @@ class GuardedConnection(ServerConnection):
             REFUSED.labels("frames").inc()
             self.protocol.fail(CloseCode.POLICY, "too many messages")
             self.send_data()
+            self.transport.pause_reading()  # or it would be read, and thrown away, as fast as it comes
             self.loop.call_later(LAST_WORDS_S, self.transport.abort)

@@ -1,0 +1,24 @@
+"""`Turnstile`: lets one through at a time, at a steady pace: a hundred who come at once do not stop the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Turnstile:
+    """To begin or end a conversation costs milliseconds of the loop; a hundred in one step would be heard by all.
+
+    `pass_through` returns at once when nobody was before, else `gap_s` after the one before. In order of arrival.
+    """
+
+    def __init__(self, *, gap_s: float) -> None:
+        self._gap_s = gap_s  # between two
+        self._free_at = 0.0  # loop time at which the next may pass
+
+    async def pass_through(self) -> None:
+        """Wait for the turn."""
+        now = asyncio.get_running_loop().time()
+        at = max(now, self._free_at)
+        self._free_at = at + self._gap_s
+        if at > now:
+            await asyncio.sleep(at - now)
