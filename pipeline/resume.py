@@ -20,7 +20,7 @@ from .states import State
 RESUMED = "resumed"  # the trigger of the announcement that a conversation goes on; no move of the machine
 
 _NO_END = "".join(rf"(?<!\b{word})" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "Prof"))
-_SENTENCE = re.compile(rf".+?(?:{_NO_END}[.!?…]+[\"'”’)\]]*(?=\s|$)|$)\s*", re.DOTALL)
+_SENTENCE = re.compile(rf".+?(?:{_NO_END}[.!?…]+[\"'\u201d\u2019)\]]*(?=\s|$)|$)\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from loguru import logger
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     Frame,
@@ -18,7 +17,6 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
-from prometheus_client import Counter, Histogram
 
 from ..pipeline.callbacks import Callback, TransitionCallbacks
 from ..pipeline.consumes import consumes
@@ -40,28 +38,13 @@ from ..pipeline.frames import (
 from ..pipeline.log_lines import info_later
 from ..pipeline.processor import Processor
 from ..pipeline.record import ConversationRecord
-from ..pipeline.resume import RESUMED, Resumption, resumption_of
+from ..pipeline.resume import RESUMED, resumption_of
 from ..pipeline.stages import Stage, has_stage_before
-from ..pipeline.states import TABLE, Event, State, TurnMachine
+from ..pipeline.states import Event, State, TurnMachine
 from ..pipeline.stock import SPEECH_FRAMES, Sign, StockSignals, Twins
 from ..pipeline.store import LogLine
+from ..pipeline.turn_metrics import BARGE_INS, MOVES, observe
 from ..pipeline.waterfall import Waterfall
-
-_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2, 3, 5, 10, 30)
-TRANSITIONS = Counter("leibniz_transitions", "Moves of conversations", ["from", "to", "trigger"])
-LATENCY = Histogram("leibniz_turn_latency_seconds", "Parts of a turn", ["label"], buckets=_LATENCY_BUCKETS)
-BARGE_INS = Counter("leibniz_barge_ins", "Replies that the user cut")
-DISORDER = Counter("leibniz_latency_out_of_order", "Latencies left out because their instants were crossed", ["label"])
-
-_MOVES = {  # (from, event) -> its counter, timestamp key and words for the log
-    (state, event): (
-        TRANSITIONS.labels(state.value, target.value, event.value),
-        f"{state}_to_{target}",
-        f"{target.emoji} {{}} {state} -> {target} ({event})",
-    )
-    for state, row in TABLE.items()
-    for event, target in row.items()
-}
 
 
 class StateTracker(Processor):
@@ -368,10 +351,7 @@ class StateTracker(Processor):
 
     async def _measured(self, turn_id: int) -> None:
         waterfall, fields = self._waterfall, self.record.fields
-        for label, ms in self._last_breakdown.items():
-            LATENCY.labels(label).observe(ms / 1000)
-        for label in waterfall.out_of_order():
-            DISORDER.labels(label).inc()
+        observe(waterfall, self._last_breakdown)
         info_later(
             "{} turn {} ended intent={} results={} join_ms={:.0f} thinking_ms={:.0f}",
             self.record.session_id,
@@ -387,7 +367,7 @@ class StateTracker(Processor):
     async def _move(self, event: Event) -> None:
         previous = self._machine.state
         state = self._machine.feed(event)
-        counter, timestamp, line = _MOVES[previous, event]
+        counter, timestamp, line = MOVES[previous, event]
         fields, at = self.record.fields, time.time()
         fields.state = state
         fields.timestamps[timestamp] = at

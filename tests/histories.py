@@ -138,7 +138,9 @@ class History:
             connection.sent.append((sequence, is_first, content))
         before = self.redis.hmget(self.key, "llm_response", "owner")
         verdict = self._send(connection, sequence, is_first, content)
-        after, owner = (value.decode() if value else "" for value in self.redis.hmget(self.key, "llm_response", "owner"))
+        after, owner = (
+            value.decode() if value else "" for value in self.redis.hmget(self.key, "llm_response", "owner")
+        )
         if self.holder is not None and connection.born < self.holder.born:
             if verdict != "fenced" or (before[0] or b"").decode() != after:
                 raise Violation(f"{connection.name} wrote ({verdict}) although {self.holder.name} is newer")

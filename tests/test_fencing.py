@@ -75,7 +75,13 @@ def test_each_deliberately_broken_variant_is_caught(redis: Redis, broken: str) -
     [
         (
             "a plain counter as epoch",
-            [("claim", "answered"), ("snapshot", None), ("claim", "answered"), ("failover", None), ("claim", "answered")],
+            [
+                ("claim", "answered"),
+                ("snapshot", None),
+                ("claim", "answered"),
+                ("failover", None),
+                ("claim", "answered"),
+            ],
         ),
         ("no comparison of owners", [("claim", "lost, clock behind"), ("write", 0)]),
         (

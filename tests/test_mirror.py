@@ -15,8 +15,9 @@ from prometheus_client import REGISTRY
 from redis import Redis
 
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.pipeline.snapshot import ConversationFields
-from leibniz_voice.pipeline.store import LogLine, Outcome, WriteResult
+from leibniz_voice.pipeline.record import ConversationRecord
+from leibniz_voice.pipeline.snapshot import ConversationFields, parse
+from leibniz_voice.pipeline.store import LogLine, Outcome, Write, WriteResult
 from leibniz_voice.transports.mirror import Mirror
 from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
 from leibniz_voice.transports.store_memory import MemoryStore
@@ -446,3 +447,94 @@ def test_a_new_owner_in_another_process_ends_the_old_one(tmp_path):
     assert taken.fields.llm_response == "Nine to five."
     assert after.fields.state == "speaking"
     assert told == ["s"]
+
+
+def test_a_conversation_begun_during_an_outage_finds_its_history_when_the_store_returns():
+    """Another process held the session; nothing it stored is overwritten, and no turn id is used twice."""
+    store = ScriptedStore()
+    earlier = ConversationFields(
+        state="speaking", turn_id=7, turn_number=6, llm_response="Nine to five.", heard="Nine",
+        history=[{"turn_id": 6, "text": "Yes.", "heard": "Yes.", "interrupted": False}],
+    )  # fmt: skip
+
+    async def body(mirror):
+        other = await store.claim("s", "another process")
+        await store.write([Write("s", "another process", other.epoch, 1, earlier.to_fields())])
+        store.faults = [StoreError("away")] * 3
+        claim = await mirror.claim("s")
+        record = ConversationRecord("s", fields=claim.fields, last_turn_id=claim.last_turn_id)
+        record.fields.turn_number = 1
+        record.remember({"turn_id": record.fields.turn_id, "text": "Hello.", "heard": "Hello.", "interrupted": False})
+        mirror.open(claim, record, on_found=record.adopt)
+        return claim, record, await mirror.drain(1)
+
+    claim, record, left = run(store, body)
+    assert (claim.stored, claim.resumed, left) == (False, False, 0)
+    assert record.fields.turn_number == 7
+    assert [message["text"] for message in record.fields.history] == ["Yes.", "Nine to five.", "Hello."]
+    assert record.fields.history[1]["heard"] == "Nine"
+    assert record.fields.turn_id > 1_000_000
+    stored = parse(dict(store.fields("s")))
+    assert (stored.turn_number, len(stored.history), stored.turn_id) == (7, 3, record.fields.turn_id)
+
+
+def test_a_conversation_that_ended_during_the_outage_keeps_both_histories():
+    """It was closed before the store came back."""
+    store = ScriptedStore()
+
+    async def body(mirror):
+        other = await store.claim("s", "another process")
+        fields = ConversationFields(turn_number=6, turn_id=7)
+        await store.write([Write("s", "another process", other.epoch, 1, fields.to_fields())])
+        store.faults = [StoreError("away")] * 3
+        claim = await mirror.claim("s")
+        record = ConversationRecord("s", last_turn_id=claim.last_turn_id)
+        record.fields.turn_number = 1
+        mirror.open(claim, record, on_found=record.adopt).close()
+        return await mirror.drain(1)
+
+    assert run(store, body) == 0
+    assert store.fields("s")["turn_number"] == "7"
+
+
+def test_a_client_that_returns_just_after_the_outage_gets_both_histories():
+    """Its first connection had no answer from the store and has not written yet; its second gets the stored state."""
+    store = ScriptedStore()
+
+    async def body(mirror):
+        other = await store.claim("s", "another process")
+        fields = ConversationFields(turn_number=6, turn_id=7)
+        await store.write([Write("s", "another process", other.epoch, 1, fields.to_fields())])
+        store.faults = [StoreError("away")]
+        claim = await mirror.claim("s")
+        record = ConversationRecord("s", last_turn_id=claim.last_turn_id)
+        record.fields.turn_number = 1
+        mirror.open(claim, record, on_found=record.adopt)
+        store.faults = []
+        again = await mirror.claim("s")
+        mirror.open(again, again.fields)
+        return again, await mirror.drain(1)
+
+    again, left = run(store, body)
+    assert (again.stored, again.fields.turn_number, left) == (True, 7, 0)
+    assert again.fields.turn_id > 1_000_000
+    assert store.fields("s")["turn_number"] == "7"
+
+
+def test_after_an_outage_every_conversation_is_written_once_more():
+    """A failover may have lost what the old server had confirmed, also of those that did not change since."""
+    store, replica = ScriptedStore(), MemoryStore()
+
+    async def body(mirror):
+        for number in range(20):
+            mirror.open(await mirror.claim(f"s{number}"), ConversationFields(turn_number=3))
+        await mirror.drain(1)
+        store.faults = [StoreError("away")]
+        mirror.open(await mirror.claim("another"), ConversationFields())
+        await steps_until(lambda: not store.faults)
+        mirror.store = replica  # which has nothing
+        await mirror.drain(1)
+        await steps_until(lambda: not mirror.pending)
+
+    run(store, body)
+    assert {replica.fields(f"s{number}")["turn_number"] for number in range(20)} == {"3"}

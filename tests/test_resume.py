@@ -94,7 +94,11 @@ def test_a_thinking_turn_is_answered_again_under_its_id_with_its_keys() -> None:
 
     def build(session: Session) -> Pipeline:
         fallback = {"intent": IntentResult(), "retrieval": RetrievalResult()}
-        parts = [session.input, TurnAggregator(), Parallel({"intent": intent, "retrieval": retrieval}, fallback=fallback)]
+        parts = [
+            session.input,
+            TurnAggregator(),
+            Parallel({"intent": intent, "retrieval": retrieval}, fallback=fallback),
+        ]
         parts += [Responder(greeting="Hello."), EmbeddedTTS(), InterruptionGate()]
         return Pipeline([*parts, StateTracker(record=session.record), session.output])
 
@@ -153,7 +157,9 @@ def test_a_resumed_reply_can_be_interrupted() -> None:
         await call.types("do you sell helmets")
         await call.until_state("idle")
 
-    fields = ConversationFields(state="speaking", turn_id=7, text_buffer=["when"], llm_response=ANSWER, is_complete=True)
+    fields = ConversationFields(
+        state="speaking", turn_id=7, text_buffer=["when"], llm_response=ANSWER, is_complete=True
+    )
     call = resumed(fields, script)
     cut = next(message for message in call.record.fields.history if message["turn_id"] == 7)
     assert cut["interrupted"]

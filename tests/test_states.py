@@ -70,7 +70,10 @@ def test_the_diagram_shows_every_move() -> None:
 @pytest.mark.slow
 def test_the_docs_show_the_diagram_that_the_module_prints() -> None:
     printed = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "leibniz_voice.pipeline.states"], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "ignore", "-m", "leibniz_voice.pipeline.states"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert printed.strip() == diagram()
     page = (Path(__file__).parent.parent / "docs" / "states.md").read_text()

@@ -181,7 +181,15 @@ def test_a_cluster_failover_leaves_nothing_stale(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://h", "redis+sentinel://h:1", "redis+cluster://", "redis+sentinel://:9/calls", "redis://h:port/0", "", "h:1"],
+    [
+        "http://h",
+        "redis+sentinel://h:1",
+        "redis+cluster://",
+        "redis+sentinel://:9/calls",
+        "redis://h:port/0",
+        "",
+        "h:1",
+    ],
 )
 def test_a_url_that_is_none_says_so(url: str) -> None:
     with pytest.raises(ConfigurationError, match="not a Redis URL"):

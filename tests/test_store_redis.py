@@ -409,3 +409,39 @@ def test_a_url_that_is_none_is_a_configuration_error_without_the_password():
         RedisStore("http://user:secret@cache:6379/0")
     assert "secret" not in str(caught.value)
     assert "secret" not in RedisStore("rediss://user:secret@cache:6379/0").describe()
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [
+        ({"state": "speaking", "turn_id": "7"}, 7),
+        ({"state": "dreaming"}, None),
+        (None, None),
+    ],
+    ids=["a conversation", "a damaged one", "not a hash"],
+)
+def test_a_first_write_claims_and_tells_what_it_found(server, redis, kept, found):
+    """The claim got no answer: nothing unread is overwritten."""
+    store = RedisStore(server.url)
+
+    async def body():
+        old = await store.claim("s", "a")
+        if kept is None:
+            redis.delete("session:s")
+            redis.set("session:s", "a text")
+        else:
+            await store.write([a_write(old)])
+            redis.hset("session:s", mapping=kept)
+        fields = ConversationFields(state="listening").to_fields()
+        first = [Write("s", "b", store.next_epoch(), n, fields, is_first=True) for n in (1, 2)]
+        return [(await store.write([write]))[0] for write in first], await store.write([a_write(old, 9)])
+
+    (claimed, again), late = run(store, body)
+    if kept is None:
+        assert claimed.outcome is Outcome.STORED
+    else:
+        assert claimed.outcome is Outcome.CLAIMED
+        assert (claimed.found.turn_id if claimed.found else None) == found
+        assert again.outcome is Outcome.CLAIMED  # the first answer may have been lost, too
+    assert outcomes(late) == [Outcome.FENCED]
+    assert len(redis.keys("{session:s}:damaged:*")) == (found is None)

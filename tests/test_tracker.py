@@ -421,7 +421,12 @@ def test_a_stock_bot_greets_and_is_interrupted_and_hears_noise() -> None:
 
 def test_broadcast_twins_count_once_in_a_stock_bot() -> None:
     async def script(b: Bench) -> None:
-        for kind in (UserStartedSpeakingFrame, UserStoppedSpeakingFrame, BotStartedSpeakingFrame, BotStoppedSpeakingFrame):
+        for kind in (
+            UserStartedSpeakingFrame,
+            UserStoppedSpeakingFrame,
+            BotStartedSpeakingFrame,
+            BotStoppedSpeakingFrame,
+        ):
             first, second = kind(), kind()
             first.broadcast_sibling_id, second.broadcast_sibling_id = second.id, first.id
             await b.down(first)

@@ -22,6 +22,7 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     OutputAudioRawFrame,
 )
+from pipecat.pipeline.pipeline import PipelineSink
 from pipecat.processors.frame_processor import FrameDirection
 
 from ..pipeline.consumes import consumes
@@ -155,6 +156,12 @@ class ClientOutput(Processor):
         await super().cleanup()
 
     # -- audio -------------------------------------------------------------------------------------------------
+
+    @consumes(InputAudioRawFrame)
+    async def _on_microphone(self, frame: Frame, direction: FrameDirection) -> None:
+        """The user's audio ends here, unless somebody behind the output wants it: the way out costs a tenth of a call."""
+        if not isinstance(self._next, PipelineSink):
+            await self.push_frame(frame, direction)
 
     @consumes(OutputAudioRawFrame)
     async def _on_audio(self, frame: Any, direction: FrameDirection) -> None:

@@ -125,7 +125,8 @@ class Mirror:
 
         `on_fenced(session_id)` is called once, in the loop, when a newer owner has the session: stop speaking and
         close. `on_found(fields)` is called, in the loop, when the claim could not be answered and the store, back
-        again, holds an earlier conversation: put it in front of this one. The source must be able to say its fields until `close`.
+        again, holds an earlier conversation: put it in front of this one. The source must be able to say its fields
+        until `close`.
         """
         if self._loop is None:
             raise ConfigurationError("start the mirror before a conversation")

@@ -52,9 +52,9 @@ class MirroredSession:
 
     __slots__ = (
         "_count",
+        "_is_known",
         "_log",
         "_mirror",
-        "_is_known",
         "_on_fenced",
         "_on_found",
         "_sequence",

@@ -17,7 +17,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
 from ..pipeline import outside
-from ..pipeline.errors import ConfigurationError, StoreError
+from ..pipeline.errors import StoreError
 from ..pipeline.snapshot import ConversationFields, DamagedSnapshot, parse
 from ..pipeline.store import (
     DAMAGED_TTL_S,

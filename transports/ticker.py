@@ -17,7 +17,8 @@ Tick = Callable[[float], None]
 class Ticker:
     """Calls `tick(now_s)` of everyone registered, every `period_s` of `loop.time()`.
 
-    Tick n is due at start + n * period: lateness does not add up, and ticks that were missed are skipped, not made up.
+    Tick n is due at start + n * period, and `now_s` is that time, not the moment it ran: with real times, what is due
+    at a tick would come one tick early or late by a hair. Lateness does not add up; ticks that were missed are skipped.
     Runs from the first registration to the last. A chain of timers and no task: there is nothing to cancel or to leak,
     and it begins and ends in the step that asks for it. Callbacks are sync and quick; one that raises is logged and
     removed, the others do not notice. Belongs to one event loop.
@@ -65,7 +66,8 @@ class Ticker:
         if loop is None:
             return
         self._timer = None
-        now_s = loop.time()
+        self._count = max(self._count, int((loop.time() - self._start_s) / self.period_s + 1e-6))
+        now_s = self._start_s + self._count * self.period_s
         for tick in tuple(self._ticks):
             if tick not in self._ticks:  # removed by one before it
                 continue

@@ -171,7 +171,9 @@ def moves(log: Sequence[dict[str, str]]) -> list[str]:
         clock = time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}"
         after = "" if before is None else f"+{at - before:.3f} s"
         move = f"{entry.get('from', '?')} -> {entry.get('to', '?')}"
-        lines.append(f"  {clock}  {after:>11}  turn {entry.get('turn_id', '?'):<4}  {move:24}  {entry.get('trigger', '?')}")
+        lines.append(
+            f"  {clock}  {after:>11}  turn {entry.get('turn_id', '?'):<4}  {move:24}  {entry.get('trigger', '?')}"
+        )
         before = at
     return lines
 

@@ -5,9 +5,10 @@
                +-- call --+        |        |  +-- call c1 --              (takes whatever has come by then)
     thread     [ run a1 b1, one row each  ]    [ run c1 ...
 
-A call starts at the end of the loop step in which its first chunk came, and takes all that is there; nobody waits for
-company. While one runs, chunks gather for the next, so the busier the process, the fuller and the cheaper per chunk the
-calls get. Several chunks of one stream in a call are run one after the other. A result does not depend on its company.
+With few conversations a call starts at the end of the loop step in which its first chunk came. With more than
+`ALONE_STREAMS` it waits `GATHER_S` for company, 5 ms in the mean: chunks come at random moments, and without it a call
+has two or three rows, so that most of its cost is the way to the thread and back. While one runs, chunks gather for the
+next. Several chunks of one stream in a call are run one after the other. A result does not depend on its company.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from ...pipeline.errors import ConfigurationError
 from .silero_net import CHUNK_SAMPLES, Chunk, Memory, infer, session
 
 BACKLOG_CHUNKS = 312  # 10 s a stream, caught up with in 50 ms; beyond it the oldest chunk is dropped and counted
+ALONE_STREAMS = 6  # open streams up to which no chunk waits: a process with so few has CPU to spare
+GATHER_S = 0.01  # how long the first chunk of a call waits for others; a chunk itself is 32 ms
 MAX_ROWS = 64  # streams in one call: more is no cheaper per chunk (42 us against 48 at 8) and only later
 MAX_ROUNDS = 4  # chunks of one stream in one call, so that a stream that lags delays the others little
 
@@ -154,11 +157,11 @@ class SileroModel:
             stream.close()
 
     def ask(self, stream: SileroStream) -> None:
-        """`stream` has chunks: start a call at the end of this step of the loop, or after the one in flight."""
+        """`stream` has chunks: start a call soon, or after the one in flight."""
         self._ready[stream] = None
         if not self._is_busy:
             self._is_busy = True
-            asyncio.get_running_loop().call_soon(self._call)
+            self._plan()
 
     def leave(self, stream: SileroStream) -> None:
         """`stream` is closed; the last one ends the thread."""
@@ -167,6 +170,13 @@ class SileroModel:
         if not self._streams and self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
+
+    def _plan(self) -> None:
+        loop = asyncio.get_running_loop()
+        if len(self._streams) > ALONE_STREAMS and len(self._ready) < MAX_ROWS:
+            loop.call_later(GATHER_S, self._call)
+        else:
+            loop.call_soon(self._call)
 
     def _call(self) -> None:
         rows = self._take()
@@ -205,7 +215,10 @@ class SileroModel:
             self.failures += 1
             logger.error(f"Silero VAD failed, {len(rows)} conversations hear silence for a moment: {error!r}")
         try:
-            self._call()  # the next call runs while the callbacks of this one do
+            if self._ready:
+                self._plan()
+            else:
+                self._is_busy = False
             for row in rows:
                 row.answers += [0.0] * (len(row.items) - len(row.answers))
                 self.chunks += len(row.items)

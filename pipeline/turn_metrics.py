@@ -1,0 +1,44 @@
+"""The Prometheus series of states and turns, and what is said of a move, made once instead of at each one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from prometheus_client import Counter, Histogram
+
+from .states import TABLE, Event, State
+from .waterfall import LABELS, Waterfall
+
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2, 3, 5, 10, 30)
+TRANSITIONS = Counter("leibniz_transitions", "Moves of conversations", ["from", "to", "trigger"])
+LATENCY = Histogram("leibniz_turn_latency_seconds", "Parts of a turn", ["label"], buckets=_BUCKETS)
+BARGE_INS = Counter("leibniz_barge_ins", "Replies that the user cut")
+DISORDER = Counter("leibniz_latency_out_of_order", "Latencies left out because their instants were crossed", ["label"])
+
+
+class Move(NamedTuple):
+    """What goes with one move of the machine."""
+
+    counter: Counter
+    timestamp: str  # its key in the conversation's timestamps
+    line: str  # for the log; `{}` is the session
+
+
+MOVES: dict[tuple[State, Event], Move] = {
+    (state, event): Move(
+        TRANSITIONS.labels(state.value, target.value, event.value),
+        f"{state}_to_{target}",
+        f"{target.emoji} {{}} {state} -> {target} ({event})",
+    )
+    for state, row in TABLE.items()
+    for event, target in row.items()
+}
+_LATENCIES = {label: LATENCY.labels(label) for label in LABELS}
+
+
+def observe(waterfall: Waterfall, breakdown: dict[str, float]) -> None:
+    """Count the latencies of one finished turn."""
+    for label, ms in breakdown.items():
+        _LATENCIES[label].observe(ms / 1000)
+    for label in waterfall.out_of_order():
+        DISORDER.labels(label).inc()
