@@ -1,6 +1,6 @@
 """Run the proof of the fence over many random schedules and print what became of them.
 
-    python benchmarks/proof.py [--schedules 10000] [--first 0]
+    python benchmarks/proof.py [--schedules 10000] [--first 0] [--llm]
 
 The schedules and what must hold of each are described in tests/proof.py. Exit status 1 if one did not hold.
 """
@@ -22,9 +22,9 @@ from loguru import logger
 
 logger.remove()
 warnings.simplefilter("ignore")
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from proof import prove  # noqa: E402 - the log is silenced, and the path set, first
+from tests.proof import prove  # noqa: E402 - the log is silenced, and the path set, first
 
 
 def main() -> int:
@@ -32,12 +32,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--schedules", type=int, default=10_000, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="first seed (default: %(default)s)")
+    parser.add_argument("--llm", action="store_true", help="answered by Pipecat's OpenAI service from a local server")
     options = parser.parse_args()
     totals: Counter[str] = Counter()
     voices: Counter[str] = Counter()
     started = time.perf_counter()
     for seed in range(options.first, options.first + options.schedules):
-        verdict = prove(seed)
+        verdict = prove(seed, has_llm=options.llm)
         voices[verdict.plan.voice] += 1
         totals.update(
             cuts=verdict.cuts,
@@ -55,7 +56,8 @@ def main() -> int:
     seconds = time.perf_counter() - started
     print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}, "
           f"pipecat-ai {version('pipecat-ai')}, {os.cpu_count()} cores")  # fmt: skip
-    print(f"schedules                 {options.schedules}, seeds from {options.first}, {seconds:.0f} s in all")
+    print(f"schedules                 {options.schedules}, seeds from {options.first}, "
+          f"{'answers by an LLM over HTTP, ' if options.llm else ''}{seconds:.0f} s in all")  # fmt: skip
     print(f"by kind of voice service  {', '.join(f'{name} {count}' for name, count in sorted(voices.items()))}")
     print(f"replies                   {totals['replies']}")
     print(f"cut by the user           {totals['cuts']}")

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from aiohttp import web
 from pipecat.frames.frames import (
     Frame,
     InterruptionFrame,
@@ -49,6 +51,8 @@ from leibniz_voice.pipeline.frames import ReplyInterruptedFrame, SpeechChunkFram
 from leibniz_voice.pipeline.testing import Call, CallError, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
+
+from .fake_openai import FakeOpenAI, says
 
 CHUNK_MS = 40  # of the voice's audio
 SAMPLE = np.int16
@@ -205,6 +209,25 @@ class After(Probe):
         await self.push_frame(frame, direction)
 
 
+# -- a language model -----------------------------------------------------------------------------------------
+
+
+class Oracle(FakeOpenAI):
+    """A server with OpenAI's protocol that streams the passage back, token by token, each after a while."""
+
+    def __init__(self, token_s: float) -> None:
+        super().__init__()
+        self.token_s = token_s
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        question = (await request.json())["messages"][-1]["content"]
+        turn, chunks = re.findall(r"(\d+) (\d+)\.", question)[-1]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await self._stream(request, response, says(self.token_s, turn, self.token_s, f" {chunks}", self.token_s, "."))
+        return response
+
+
 # -- the pipeline ----------------------------------------------------------------------------------------------
 
 
@@ -218,12 +241,14 @@ class Parts:
     turns: type[TurnAggregator] = TurnAggregator
 
 
-def builder(plan: Plan, parts: Parts, log: list[tuple[str, Any]]) -> Callable[[Session], Pipeline]:
-    """Return the `build` of a plan's pipeline; `log` is the probes'."""
+def builder(
+    plan: Plan, parts: Parts, log: list[tuple[str, Any]], llm: FakeOpenAI | None = None
+) -> Callable[[Session], Pipeline]:
+    """Return the `build` of a plan's pipeline; `log` is the probes', `llm` the server that answers, if one does."""
 
     async def ask(turn: UserTurnFrame) -> IntentResult:
         await asyncio.sleep(plan.branch_s[turn.turn_id % 16])
-        return IntentResult("say", 1.0)
+        return IntentResult("complex_query" if llm else "say", 1.0)
 
     async def look_up(turn: UserTurnFrame) -> RetrievalResult:
         return RetrievalResult([], f"{turn.turn_id} {plan.chunks[turn.turn_id % 16]}.")
@@ -240,6 +265,7 @@ def builder(plan: Plan, parts: Parts, log: list[tuple[str, Any]]) -> Callable[[S
                 Parallel({"intent": ask, "retrieval": look_up}, fallback=fallback),
                 parts.responder(templates={"say": "{context}"}),
                 *guests[1],
+                *([llm.service()] if llm else []),
                 VOICES[plan.voice](plan.chunk_s),
                 *guests[2],
                 Probe(log),
@@ -317,9 +343,14 @@ class User:
         await self.call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
 
 
-async def _run(plan: Plan, parts: Parts) -> Verdict:
+async def _run_llm(plan: Plan, parts: Parts) -> Verdict:
+    async with Oracle(plan.branch_s[0] / 4) as llm:
+        return await _run(plan, parts, llm)
+
+
+async def _run(plan: Plan, parts: Parts, llm: FakeOpenAI | None = None) -> Verdict:
     gate_log: list[tuple[str, Any]] = []
-    async with Call(builder(plan, parts, gate_log), session_id=f"seed{plan.seed}") as call:
+    async with Call(builder(plan, parts, gate_log, llm), session_id=f"seed{plan.seed}") as call:
         user = User(call)
         for kind, wait_s in plan.acts:
             await asyncio.sleep(wait_s)
@@ -365,6 +396,8 @@ def _stale(log: list[tuple[str, Any]]) -> int:
     return stale
 
 
-def prove(seed: int, parts: Parts | None = None) -> Verdict:
-    """Run one schedule in virtual time."""
+def prove(seed: int, parts: Parts | None = None, *, has_llm: bool = False) -> Verdict:
+    """Run one schedule in virtual time; `has_llm`: answered by Pipecat's OpenAI service over HTTP."""
+    if has_llm:
+        return run_virtual(_run_llm(plan(seed), parts or Parts()), grace_s=0.002)
     return run_virtual(_run(plan(seed), parts or Parts()))

@@ -144,6 +144,44 @@ def test_an_interruption_is_whole_although_the_task_that_asked_for_it_is_cancell
     run_virtual(main())
 
 
+@pytest.mark.parametrize("suspends", [False, True])
+def test_a_handler_in_a_task_that_is_cancelled_runs_whole_unless_it_suspends(suspends: bool) -> None:
+    """Interruptions cancel the guest's task at any await; ours run in it."""
+
+    async def main() -> tuple[int, int, int]:
+        class Busy(FrameProcessor):
+            async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+                await super().process_frame(frame, direction)
+                await self.push_frame(frame, direction)
+                await asyncio.sleep(0)
+
+        class Counter(Processor):
+            begun = ended = 0
+
+            @consumes(TextFrame)
+            async def _on_text(self, frame: Frame, direction: FrameDirection) -> None:
+                self.begun += 1
+                if suspends:
+                    await asyncio.sleep(0)
+                await self.push_frame(frame, direction)
+                self.ended += 1
+
+        guest, counter, seen = Busy(), Counter(), Ears(TextFrame)
+        async with started(guest, counter, Busy(), seen):
+            for number in range(400):
+                await guest.queue_frame(TextFrame(text=str(number)))
+                for _ in range(number % 7):
+                    await asyncio.sleep(0)
+                await guest.queue_frame(InterruptionFrame())
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.1)
+        return counter.begun, counter.ended, len(seen.heard)
+
+    begun, ended, _ = run_virtual(main())
+    assert begun > 100
+    assert (ended < begun) is suspends
+
+
 def test_a_failing_turn_task_becomes_an_error_and_too_many_are_refused() -> None:
     async def main() -> None:
         from pipecat.frames.frames import ErrorFrame

@@ -3,6 +3,7 @@
 from .client import WebSocketClient
 from .client_open import ConnectionFailed
 from .endpoints import ClientInput, ClientOutput
+from .memory import MemoryTransport
 from .mirror import Mirror
 from .store_embedded import EmbeddedRedis, open_store
 from .store_memory import MemoryStore
@@ -16,6 +17,7 @@ __all__ = [
     "ConnectionFailed",
     "EmbeddedRedis",
     "MemoryStore",
+    "MemoryTransport",
     "Mirror",
     "RedisStore",
     "WebSocketClient",

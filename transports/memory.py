@@ -1,4 +1,4 @@
-"""`MemoryWire`: a client that is a list, for tests. It plays what it gets at real time and obeys the protocol."""
+"""`MemoryTransport`: the WebSocket transport's interface in process, for tests; its client is a list of messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from .endpoints import PIPELINE_RATE
+from .endpoints import PIPELINE_RATE, ClientInput, ClientOutput
 
 MAX_MESSAGES = 100_000  # kept; past it the oldest go, which no test of minutes reaches
 
@@ -45,3 +45,12 @@ class MemoryWire:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+class MemoryTransport:
+    """Both ends of a conversation's pipeline, and what the client got: `input`, `output`, `wire`."""
+
+    def __init__(self) -> None:
+        self.wire = MemoryWire()  # what the client got
+        self.input = ClientInput()  # head of the pipeline; feed it with `receive` and `receive_audio`
+        self.output = ClientOutput(wire=self.wire)  # tail of the pipeline

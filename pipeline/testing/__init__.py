@@ -1,5 +1,6 @@
 """Test a pipeline offline: virtual time, a scripted client, synthetic audio and services, a contract for processors."""
 
+from ...transports.memory import MemoryTransport
 from .bench import Bench
 from .call import Call, CallError, run_offline
 from .check import CheckFailed, check_processor
@@ -16,6 +17,7 @@ __all__ = [
     "CheckFailed",
     "Heard",
     "Manner",
+    "MemoryTransport",
     "Schedule",
     "Script",
     "ScriptedIntent",

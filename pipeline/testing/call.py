@@ -17,8 +17,8 @@ from typing import Any
 from pipecat.frames.frames import Frame
 
 from ...transports import protocol
-from ...transports.endpoints import PIPELINE_RATE, ClientInput, ClientOutput
-from ...transports.memory import MemoryWire
+from ...transports.endpoints import PIPELINE_RATE
+from ...transports.memory import MemoryTransport
 from ..errors import LeibnizError
 from ..record import ConversationRecord
 from ..session import Build, Session
@@ -37,10 +37,11 @@ class Call:
     """A client on the line. All waiting is in the loop's time, so it costs nothing in virtual time."""
 
     def __init__(self, build: Build, *, session_id: str = "offline", fields: ConversationFields | None = None) -> None:
-        self.wire = MemoryWire()  # what the client got
-        self.input = ClientInput()
+        transport = MemoryTransport()
+        self.wire = transport.wire  # what the client got
+        self.input = transport.input
         self.record = ConversationRecord(session_id, fields=fields)  # the live conversation
-        self.session = Session(session_id, input=self.input, output=ClientOutput(wire=self.wire), record=self.record)
+        self.session = Session(session_id, input=self.input, output=transport.output, record=self.record)
         self._build = build
 
     async def __aenter__(self) -> Call:
