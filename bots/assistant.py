@@ -5,11 +5,11 @@
 What it understands and says stands in `assistant_data/`: edit a passage and the answer changes.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from leibniz_voice.bots.content import BotContent
+from leibniz_voice.bots.parts import embedded_parts
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
 from leibniz_voice.processors import (
     EmbeddedSTT,
@@ -22,7 +22,6 @@ from leibniz_voice.processors import (
     StateTracker,
     TurnAggregator,
 )
-from leibniz_voice.processors.embedded.workers import close_all
 
 CONTENT = BotContent.load(Path(__file__).parent / "assistant_data")
 INTENT = KeywordIntent(examples=CONTENT.examples)
@@ -51,13 +50,9 @@ def build(session: Session) -> Pipeline:
     )
 
 
-@asynccontextmanager
-async def lifespan() -> AsyncIterator[None]:
-    """Around serving: end the voice's and the recogniser's processes with the bot."""
-    try:
-        yield
-    finally:
-        await close_all()
+def lifespan() -> AbstractAsyncContextManager[None]:
+    """Around serving: voice and recogniser are warm before the first call, and end with the bot."""
+    return embedded_parts(CONTENT.phrases)
 
 
 if __name__ == "__main__":

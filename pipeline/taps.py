@@ -1,7 +1,8 @@
 """Who stands between a responder and the gate, and what leaves an LLM there.
 
 An LLM is one of Pipecat's `LLMService`s between the responder and the voice, else any processor there that is not ours;
-which one does not matter, only what it pushes. It is watched through Pipecat's public hook `on_before_push_frame`, in the task of whoever pushes, so nothing is delayed.
+which one does not matter, only what it pushes. It is watched through Pipecat's public hook `on_before_push_frame`, in
+the task of whoever pushes, so nothing is delayed.
 """
 
 from __future__ import annotations

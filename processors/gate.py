@@ -47,8 +47,8 @@ class InterruptionGate(Processor):
     A cut is silence in the same step: the fence moves and the playback is held, then `BargeInFrame` goes upstream to
     the owner of the reply, which sends the interruption.
 
-    Consumes: audio, reply markers and texts, a voice's sentences and words, `SpeechChunkFrame`, `TextBufferFrame`, `UserSpeakingFrame`,
-        `UserTurnFrame`, `StateChangedFrame` (from a `StateTracker` downstream), interruptions.
+    Consumes: audio, reply markers and texts, a voice's sentences and words, `SpeechChunkFrame`, `TextBufferFrame`,
+        `UserSpeakingFrame`, `UserTurnFrame`, `StateChangedFrame` (from a `StateTracker` downstream), interruptions.
     Emits: what is not stale, `ReplyAudibleFrame` before a reply's first audio, `ReplyTextFrame` for each sentence of a
         voice that nobody announced, `PlaybackPauseFrame`, `PlaybackResumeFrame`; upstream `BargeInFrame`.
     On barge-in: drops everything of the cut turn and of older ones, whatever still comes.

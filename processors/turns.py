@@ -39,7 +39,7 @@ from ..pipeline.utterance import UNCLEAR, Action, Committed, Discarded, Guessed,
 
 
 class TurnAggregator(Processor):
-    """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; words are neither lost nor doubled.
+    """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; no word is lost or doubled.
 
     Consumes: transcripts (interim, final), speech started/stopped, `UnrecognizedSpeechFrame`, client fragments,
         turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a `StateTracker` downstream sends them), interruptions.
