@@ -32,7 +32,7 @@ import soxr
 HERE = Path(__file__).parent
 RATE, CHUNK, CYCLE_S = 16_000, 640, 8.0
 SEED = 7
-KINDS = {"floor": (10, 25, 50, 100), "ours": (10, 25, 50, 100), "tuned": (3, 8, 14), "stock": (3, 8, 12)}
+KINDS = {"floor": (10, 50, 100), "ours": (10, 50, 100), "tuned": (3, 12), "stock": (3, 12)}
 TEXTS = (
     "what are your opening hours on the weekend",
     "where is the order that I placed last week",

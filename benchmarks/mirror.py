@@ -6,8 +6,10 @@ One run on one machine and one Redis (the embedded one behind a Unix socket, AOF
  cost      one transition on the pipeline's side: machine, record, mirror, metrics, callbacks, log note, and the two
            `StateChangedFrame`s made and pushed. Beside it the floor (setting one attribute), the mirror's share
            (`update()`), the same with every processor of the assistant hearing of it and the client's JSON written,
-           what the log line takes in the loop's next round, and the baseline: awaiting HSET + EXPIRE for each change,
-           in one round trip, as an orchestrator without a mirror does. INFO lines are written to /dev/null.
+           the same once per round of the event loop (its system call leaves the caches cold; after a sleep they are
+           colder still, see the other parts), what the log line takes afterwards, and the baseline: awaiting HSET +
+           EXPIRE for each change, in one round trip, as an orchestrator without a mirror does. INFO lines are written
+           to /dev/null.
  lag       `--sessions` conversations with one transition a second each, at random instants, for `--seconds`: from
            the transition to the moment when the store's reply for it is here.
  outages   100 conversations before, during and after 8 s of each kind: the server killed, frozen (SIGSTOP), 200 ms
@@ -148,12 +150,15 @@ def show(name: str, seconds: list[float], unit: float = 1e6, word: str = "us") -
     return p50
 
 
-async def timed_moves(mover: Mover, n: int) -> list[float]:
-    """Moves now and then, with the flusher and the log at work between them."""
+async def timed_moves(mover: Mover, n: int, *, in_a_row: int = 1) -> list[float]:
+    """Moves, `in_a_row` in each round of the loop, with the flusher and the log at work between the rounds."""
     costs = []
     for number in range(n):
         costs.append(await mover.move())
-        await asyncio.sleep(0.002 if number % 20 == 0 else 0)
+        if number % 20 == 0:
+            await asyncio.sleep(0.002)
+        elif number % in_a_row == 0:
+            await asyncio.sleep(0)
     return costs
 
 
@@ -175,13 +180,14 @@ async def cost(url: str, mirror: Mirror, n: int) -> None:
     session.close()
     show("set one attribute (floor)", floor)
     show("the mirror's share: update()", update)
-    show("one transition, pipeline's side", await timed_moves(await mirrored(mirror, "alone"), n))
+    show("one transition, pipeline's side", await timed_moves(await mirrored(mirror, "alone"), n, in_a_row=20))
+    show("  alone in its round of the event loop", await timed_moves(await mirrored(mirror, "round"), n))
     show("  and all of a pipeline hears of it", await in_a_pipeline(mirror, n))
     for _ in range(2000):
         start = time.perf_counter()
         logger.info("{} {} -> {} ({})", "caller", "listening", "thinking", "vad_end")
         log.append(time.perf_counter() - start)
-    show("  its log line, in the loop's next round", log)
+    show("  its log line, within the next 20 ms", log)
     fields = conversation().to_fields()
     async with redis.asyncio.Redis.from_url(url) as client:
         for number in range(n // 10):

@@ -24,7 +24,11 @@ class Proxy:
         self.mode = "pass"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_unix_connection(self.target)
+        try:
+            inner_reader, inner_writer = await asyncio.open_unix_connection(self.target)
+        except OSError:  # killed
+            writer.close()
+            return
         await asyncio.gather(
             self._requests(reader, inner_writer, writer), self._answers(inner_reader, writer), return_exceptions=True
         )

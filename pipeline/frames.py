@@ -60,6 +60,13 @@ class UnrecognizedSpeechFrame(SystemFrame):
 
 
 @dataclass
+class EarlyWordsFrame(SystemFrame):
+    """What an utterance would be if it ended here, from a recogniser that does not wait for the end of the hangover."""
+
+    text: str = ""
+
+
+@dataclass
 class UserSpeakingFrame(SystemFrame):
     """The client itself says that its user talks (`user_speaking`), with a confidence of 0 to 1."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from loguru import logger
@@ -19,9 +19,10 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 
 from .consumes import consumes
 from .errors import ConfigurationError
-from .frames import ReplyInterruptedFrame, TurnContextFrame, UserTurnFrame
+from .frames import ReplyInterruptedFrame, SpeculativeTurnFrame, TurnContextFrame, UserTurnFrame
 from .lane import Lane
 from .processor import Processor
+from .speculation import GUESSES, SAVED, Guess, key_of
 from .stages import Stage
 
 Branch = Callable[[UserTurnFrame], Awaitable[Any]]
@@ -34,7 +35,11 @@ class Parallel(Processor):
     pushes a `BranchAnswerFrame` downstream. Emits at once when all have answered, else at `deadline_s` with what is
     there; `fallback[name]` stands in for a branch that is late or raised.
 
-    Consumes: `UserTurnFrame` (goes on first), interruptions, start and end (go into the branches too).
+    Branches in `speculate` (None: those that say `has_side_effects = False`) begin on a guess at the turn, and the
+    committed turn takes their answers over if its words are the same; a failed guess is asked again.
+
+    Consumes: `UserTurnFrame` and `SpeculativeTurnFrame` (go on first), interruptions, start and end (go into the
+        branches too).
     Emits: one `TurnContextFrame` per turn; `late` names the branches whose fallback is in it.
     On barge-in: the cut turn's branches are cancelled; an answer that comes anyway is dropped and counted in `counts`.
 
@@ -49,6 +54,7 @@ class Parallel(Processor):
         *,
         deadline_s: float = 5.0,
         fallback: Mapping[str, Any] | None = None,
+        speculate: Collection[str] | None = None,
     ) -> None:
         super().__init__()
         fallback = fallback or {}
@@ -68,11 +74,17 @@ class Parallel(Processor):
         }
         self._fallback = dict(fallback)  # name -> what stands in
         self._deadline_s = deadline_s
+        self._speculating = {  # the branches that may begin on a guess
+            name: branch
+            for name, branch in self._branches.items()
+            if (getattr(branch, "has_side_effects", True) is False if speculate is None else name in speculate)
+        }
+        self._guess: Guess | None = None  # at the coming turn; None: there is none
         self._newest = 0  # the newest turn asked about; an older one's answer is stale
         self._cut_upto = 0  # turns up to this one were interrupted
         self._join: asyncio.Task[None] | None = None  # the join of the newest turn
         self._last_interruption = 0  # id of the interruption that went into the lanes last
-        self.counts: Counter[str] = Counter()  # joined, late, failed, cut, stale
+        self.counts: Counter[str] = Counter()  # joined, late, failed, cut, stale, hits, misses, saved_ms
 
     @property
     def processors(self) -> list[FrameProcessor]:
@@ -86,6 +98,7 @@ class Parallel(Processor):
 
     async def cleanup(self) -> None:
         """Clean the branches up too."""
+        self._take_guess("")
         await asyncio.gather(*(lane.cleanup() for lane in self._lanes))
         await super().cleanup()
 
@@ -95,6 +108,21 @@ class Parallel(Processor):
             await lane.push(frame)
         await self.push_frame(frame, direction)
 
+    @consumes(SpeculativeTurnFrame)
+    async def _on_guess(self, frame: SpeculativeTurnFrame, direction: FrameDirection) -> None:
+        await self.push_frame(frame, direction)
+        if self._speculating and (self._guess is None or self._guess.key != key_of(frame.text)):
+            self._take_guess("")
+            self._guess = Guess(frame, self._speculating, asyncio.get_running_loop().time())
+
+    def _take_guess(self, text: str) -> Guess | None:
+        """End the guess; returns it if it was right."""
+        guess, self._guess = self._guess, None
+        if guess is None or (text and guess.key == key_of(text)):
+            return guess
+        guess.drop()
+        return None
+
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
         if frame.turn_id < self._newest:  # overtaken on its way here
@@ -103,7 +131,13 @@ class Parallel(Processor):
         self._newest = frame.turn_id
         if self._join is not None:
             self._join.cancel()
-        self._join = self.turn_task(self._ask(frame), turn_id=frame.turn_id, name=f"join {frame.turn_id}")
+        had_guess, guess = self._guess is not None, self._take_guess(frame.text)
+        if had_guess:
+            self.counts["hits" if guess else "misses"] += 1
+            GUESSES.labels("hit" if guess else "miss").inc()
+        self._join = self.turn_task(self._ask(frame, guess), turn_id=frame.turn_id, name=f"join {frame.turn_id}")
+        if guess is not None:
+            self._join.add_done_callback(lambda _: guess.drop())
         await self.push_frame(frame, direction)
 
     @consumes(InterruptionFrame)
@@ -120,7 +154,7 @@ class Parallel(Processor):
                 await lane.push(frame)
         await self.push_frame(frame, direction)
 
-    async def _ask(self, turn: UserTurnFrame) -> None:
+    async def _ask(self, turn: UserTurnFrame, guess: Guess | None = None) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         turn.session_id = turn.session_id or self.conductor.session_id
@@ -130,10 +164,10 @@ class Parallel(Processor):
             if _is_answered(task):
                 answered_ms[task.get_name().removeprefix("branch ")] = (loop.time() - started) * 1000
 
-        asked = {
-            loop.create_task(_answer(branch, turn), name=f"branch {name}"): name
-            for name, branch in self._branches.items()
-        }
+        asked: dict[asyncio.Task[Any], str] = {}
+        for name, branch in self._branches.items():
+            begun = guess.take(name, self._fallback[name]) if guess is not None else None
+            asked[begun or loop.create_task(_answer(branch, turn), name=f"branch {name}")] = name
         for task in asked:
             task.add_done_callback(note)
         try:
@@ -148,6 +182,10 @@ class Parallel(Processor):
             return
         self.counts["joined"] += 1
         join_ms = (loop.time() - started) * 1000
+        if guess is not None:
+            saved_s = guess.saved_s(loop.time(), started)
+            self.counts["saved_ms"] += round(saved_s * 1000)
+            SAVED.inc(saved_s)
         context = TurnContextFrame(turn_id=turn.turn_id, text=turn.text, answers=answers, late=late, join_ms=join_ms)
         context.answered_ms = answered_ms
         await self.push_frame(context)

@@ -16,7 +16,6 @@ atomic whoever's task it is in, and needs no lock.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
@@ -47,6 +46,7 @@ class Processor(FrameProcessor):
 
     stage: ClassVar[Stage | None] = None  # place in the flow; `Pipeline` refuses an order that goes backwards
     _consumed: ClassVar[dict[type[Frame], str]] = {}  # frame type -> name of the handler
+    _resolved: ClassVar[dict[type[Frame], str | None]] = {}  # the same, subclasses looked up; filled on the way
     _takes_all: ClassVar[bool] = False  # process_frame is overridden: every frame comes by
 
     def __init__(self, *, name: str | None = None) -> None:
@@ -55,7 +55,7 @@ class Processor(FrameProcessor):
         self._engine_down: dict[type[Frame], Handler] = {}  # frame type -> where a downstream push goes
         self._engine_up: dict[type[Frame], Handler] = {}  # the same upstream
         self._engine_own: dict[type[Frame], Handler] = {}  # frame type -> what this processor does with it
-        self._engine_held: deque[tuple[Frame, FrameDirection, FrameCallback | None]] = deque()  # see MAX_HELD
+        self._engine_held: list[tuple[Frame, FrameDirection, FrameCallback | None]] = []  # see MAX_HELD
         self._engine_open = False  # StartFrame has been here
         self._engine_paused = False  # data and control frames are held
         self._engine_system_paused = False  # all frames are held
@@ -67,7 +67,7 @@ class Processor(FrameProcessor):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = handlers_of(cls, engine=Processor)
-        cls._consumed = {**cls._consumed, **own}
+        cls._consumed, cls._resolved = {**cls._consumed, **own}, {}
         cls._takes_all = cls.process_frame is not Processor.process_frame
         if cls._takes_all and cls._consumed:
             raise ConfigurationError(f"{cls.__name__} overrides process_frame and uses @consumes; use one of them")
@@ -192,7 +192,7 @@ class Processor(FrameProcessor):
         if not self._engine_held:
             self._forget_routes()
         elif len(self._engine_held) >= MAX_HELD:
-            dropped = self._engine_held.popleft()[0]
+            dropped = self._engine_held.pop(0)[0]
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
         self._engine_held.append((frame, direction, callback))
 
@@ -207,13 +207,13 @@ class Processor(FrameProcessor):
                 await super().queue_frame(frame, direction, callback)
             finally:
                 if self._engine_held and self._engine_held[0][0] is frame:
-                    self._engine_held.popleft()
+                    self._engine_held.pop(0)
 
     async def _interrupted(self, frame: InterruptionFrame) -> None:
         if self._engine_conductor is not None:
             await self._engine_conductor.on_interruption(frame)
         if self._engine_paused:
-            self._engine_held = deque(item for item in self._engine_held if not item[0].interruptible)
+            self._engine_held = [item for item in self._engine_held if not item[0].interruptible]
             await self.resume_processing_frames()
 
     # -- pause -------------------------------------------------------------------------------------------------
@@ -305,7 +305,6 @@ class Processor(FrameProcessor):
         """Make `processor` the next one; routes through here are found anew."""
         self._forget_routes()
         super().link(processor)
-        self._forget_routes()
 
     def _forget_routes(self) -> None:
         """Empty the tables of every processor whose route may pass or end here."""
@@ -320,11 +319,12 @@ class Processor(FrameProcessor):
                 node = getattr(node, side, None)
 
     def _handler(self, frame_type: type[Frame]) -> Handler | None:
-        for base in frame_type.__mro__:
-            name = self._consumed.get(base)
-            if name is not None:
-                return getattr(self, name)
-        return None
+        try:
+            name = self._resolved[frame_type]
+        except KeyError:
+            name = next((self._consumed[base] for base in frame_type.__mro__ if base in self._consumed), None)
+            self._resolved[frame_type] = name
+        return None if name is None else getattr(self, name)
 
     @property
     def _is_settled(self) -> bool:

@@ -131,7 +131,15 @@ class Utterance:
         if self.finals and not self.pending:
             return self._commit()
         self.deadline = now + (self._final_wait_s if self.pending else self._no_words_s)
-        return [Guessed(self._text())] if self.pending and not self._is_bot_busy else []
+        return self._guess()
+
+    def on_quiet(self) -> list[Action]:
+        """The first silence, which may be a pause: what was said so far may be all."""
+        return self._guess()
+
+    def on_early_words(self, text: str) -> list[Action]:
+        """What the recogniser would say if the utterance ended here."""
+        return self._guess(" ".join(text.split()))
 
     def on_words(self, text: str, is_final: bool, now: float, is_client: bool = False) -> list[Action]:
         """A fragment of a recogniser, ours or (`is_client`) the client's."""
@@ -142,6 +150,7 @@ class Utterance:
         if is_final and self.state is State.THINKING and not self._has_onset and not is_backchannel(text):
             return self._join(text)
         actions = self._open()
+        is_stable = text == self.pending or (is_final and not self._is_voiced)
         if not is_final:
             self.pending = text
         else:
@@ -150,7 +159,8 @@ class Utterance:
             if len(self.finals) > self._max_fragments:  # an endless turn: fold the oldest, lose nothing
                 self.finals[:2] = [" ".join(self.finals[:2])]
         actions.append(Words(self.fragments, is_final))
-        return actions + self._after_words(is_final, now)
+        after = self._after_words(is_final, now)
+        return actions + (after or (self._guess() if is_stable else []))
 
     def on_unclear(self, voiced_ms: float, now: float) -> list[Action]:
         """Speech of `voiced_ms` that the recogniser rejected; short ones count as noise."""
@@ -207,6 +217,12 @@ class Utterance:
 
     def _text(self) -> str:
         return " ".join(self.fragments)
+
+    def _guess(self, more: str = "") -> list[Action]:
+        """What would be the turn, if it is a new one and has words."""
+        words = [*self.finals, more] if more else [*self.fragments]
+        text = " ".join(words)
+        return [Guessed(text)] if text and UNCLEAR not in text and not self._is_bot_busy else []
 
     def _open(self) -> list[Action]:
         if self.state is not State.IDLE:

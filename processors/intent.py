@@ -35,6 +35,8 @@ class KeywordIntent:
     a threshold outside 0 to 1. Takes 0.03 ms for 70 examples; thread-safe; holds nothing between calls.
     """
 
+    has_side_effects = False  # so it may be asked about a guess
+
     def __init__(self, *, examples: Mapping[str, Iterable[str]], threshold: float = 0.5) -> None:
         if not 0.0 < threshold <= 1.0:
             raise ConfigurationError(f"threshold is {threshold}; it is a similarity above 0, at most 1")
@@ -81,6 +83,8 @@ class HttpIntent:
     its circuit breaker unless `client` is given. Cancelling closes the connection. Raises `ConfigurationError` for a
     bad address or timeout.
     """
+
+    has_side_effects = False  # so it may be asked about a guess
 
     def __init__(self, *, base_url: str = INTENT_URL, timeout_s: float = 5.0, client: HttpClient | None = None) -> None:
         if not timeout_s > 0:

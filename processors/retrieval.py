@@ -63,6 +63,8 @@ class SqliteRetriever:
     bad synonym file or setting, and `StoreError` if the database cannot be used.
     """
 
+    has_side_effects = False  # so it may be asked about a guess
+
     def __init__(
         self,
         *,
@@ -191,6 +193,8 @@ class HttpRetriever:
     pooled client and its circuit breaker unless `client` is given. Cancelling closes the connection. Raises
     `ConfigurationError` for a bad address or timeout.
     """
+
+    has_side_effects = False  # so it may be asked about a guess
 
     def __init__(
         self, *, base_url: str = RETRIEVAL_URL, timeout_s: float = 5.0, client: HttpClient | None = None

@@ -20,7 +20,7 @@ from pipecat.utils.time import time_now_iso8601
 
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
-from ..pipeline.frames import SpeechChunkFrame, UnrecognizedSpeechFrame
+from ..pipeline.frames import EarlyWordsFrame, SpeechChunkFrame, UnrecognizedSpeechFrame
 from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
 PREROLL_MS = 500  # audio kept from before the VAD's start, which comes some 100 ms after the voice's
@@ -54,8 +54,9 @@ class EmbeddedSTT(Processor):
     recognised by the next one.
 
     Consumes: InputAudioRawFrame, SpeechChunkFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
-    Emits: the same first, then TranscriptionFrame (finalized, `text` as listed; `metadata["score"]`) or
-        UnrecognizedSpeechFrame; an ErrorFrame upstream when the recogniser fails, and UnrecognizedSpeechFrame too
+    Emits: the same first; EarlyWordsFrame when words are known before the VAD's stop, then TranscriptionFrame
+        (finalized, `text` as listed; `metadata["score"]`) or UnrecognizedSpeechFrame; an ErrorFrame upstream
+        when the recogniser fails, and UnrecognizedSpeechFrame too
     On barge-in: nothing is dropped, as the words that interrupt are on their way through here.
     """
 
@@ -191,6 +192,8 @@ class EmbeddedSTT(Processor):
             if utterance.is_wanted.done() and not utterance.is_wanted.result():
                 continue
             heard = await self._recognise(utterance)
+            if heard.text and not utterance.is_wanted.done():
+                await self.push_frame(EarlyWordsFrame(text=heard.text))
             if await utterance.is_wanted:
                 await self._tell(utterance, heard)
 

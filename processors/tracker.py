@@ -35,7 +35,7 @@ from ..pipeline.frames import (
     UtteranceDiscardedFrame,
     UtteranceStartedFrame,
 )
-from ..pipeline.log_lines import info_later
+from ..pipeline.log_lines import info_later, write_lines
 from ..pipeline.processor import Processor
 from ..pipeline.record import ConversationRecord
 from ..pipeline.resume import RESUMED, resumption_of
@@ -102,8 +102,9 @@ class StateTracker(Processor):
         self.conductor.resumption = self._resumption if self.record.is_resumed else None
 
     async def cleanup(self) -> None:
-        """End the async callbacks."""
+        """End the async callbacks, write the last log lines."""
         self._callbacks.close()
+        write_lines()
         await super().cleanup()
 
     @consumes(StartFrame)

@@ -22,7 +22,9 @@ from ..pipeline.consumes import consumes
 from ..pipeline.frames import (
     ClientFragmentFrame,
     ClientTurnEndFrame,
+    EarlyWordsFrame,
     ReplyInterruptedFrame,
+    SpeechChunkFrame,
     SpeculativeTurnFrame,
     StateChangedFrame,
     TextBufferFrame,
@@ -37,12 +39,15 @@ from ..pipeline.stages import Stage
 from ..pipeline.states import State
 from ..pipeline.utterance import UNCLEAR, Action, Committed, Discarded, Guessed, Started, Utterance, Words
 
+QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
+
 
 class TurnAggregator(Processor):
     """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; no word is lost or doubled.
 
-    Consumes: transcripts (interim, final), speech started/stopped, `UnrecognizedSpeechFrame`, client fragments,
-        turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a `StateTracker` downstream sends them), interruptions.
+    Consumes: transcripts (interim, final, early), speech chunks, speech started/stopped, `UnrecognizedSpeechFrame`,
+        client fragments, turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a `StateTracker` downstream sends
+        them), interruptions.
     Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
         `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
     On barge-in: the words that interrupted stay and begin the next turn; if nothing of the cut reply was heard, the
@@ -57,6 +62,7 @@ class TurnAggregator(Processor):
         self._core = utterance or Utterance()  # the decisions
         self._turn_id = 0  # the newest turn committed here
         self._heard_turn_id = 0  # the newest turn of whose reply anything was audible
+        self._is_quiet = True  # the speech detector's last chunk had no voice
         self._timer: asyncio.TimerHandle | None = None  # set while the core waits for a deadline
 
     async def cleanup(self) -> None:
@@ -88,6 +94,17 @@ class TurnAggregator(Processor):
         actions = self._core.on_speech_stopped(self._now())
         await self.push_frame(frame, direction)
         await self._act(actions)
+
+    @consumes(SpeechChunkFrame)
+    async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
+        was_quiet, self._is_quiet = self._is_quiet, frame.confidence < QUIET_BELOW
+        await self.push_frame(frame, direction)
+        if self._is_quiet and not was_quiet:
+            await self._act(self._core.on_quiet())
+
+    @consumes(EarlyWordsFrame)
+    async def _on_early_words(self, frame: EarlyWordsFrame, direction: FrameDirection) -> None:
+        await self._act(self._core.on_early_words(frame.text))
 
     @consumes(TranscriptionFrame, InterimTranscriptionFrame)
     async def _on_transcript(self, frame: Any, direction: FrameDirection) -> None:

@@ -40,11 +40,11 @@ def _quiet() -> Any:
     logger.enable("pipecat")
 
 
-def failures(count: int, parts: Parts | None = None, *, first: int = 0, enough: int = 10**9) -> list[Verdict]:
+def failures(count: int, parts: Parts | None = None, *, enough: int = 10**9, has_llm: bool = False) -> list[Verdict]:
     """The schedules that did not hold, of `count`; stops at `enough` of them."""
     bad: list[Verdict] = []
-    for seed in range(first, first + count):
-        verdict = prove(seed, parts)
+    for seed in range(count):
+        verdict = prove(seed, parts, has_llm=has_llm)
         if not verdict.is_good:
             bad.append(verdict)
             if len(bad) >= enough:
@@ -55,6 +55,12 @@ def failures(count: int, parts: Parts | None = None, *, first: int = 0, enough: 
 @pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=pytest.mark.full)])
 def test_nothing_stale_is_heard_and_nothing_good_is_lost(count: int) -> None:
     bad = failures(count)
+    assert not bad, f"{len(bad)} of {count}, first: {bad[0]}\n{bad[0].trace}"
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(500, marks=pytest.mark.full)])
+def test_nor_with_pipecats_own_llm_service_over_http(count: int) -> None:
+    bad = failures(count, has_llm=True)
     assert not bad, f"{len(bad)} of {count}, first: {bad[0]}\n{bad[0].trace}"
 
 

@@ -26,7 +26,7 @@ from .mirror import Mirror, MirroredSession
 from .protocol import CloseCode
 from .socket_wire import SocketWire
 from .tokens import TokenRefused
-from .turnstile import Turnstile
+from .turnstile import Turnstiles
 
 HELLO_S = 0.2  # how long `ready` waits for a `hello` that is optional
 LOOK_S = 0.5  # how often silence and the session's time are looked at
@@ -39,7 +39,7 @@ class Connection:
     """Serves one client. `run` returns when the conversation is over and nothing of it is left.
 
     `tokens` is None for a client whose token was taken already; else its `hello` must bring one. `on_admitted` is
-    awaited before the conversation is touched. `turnstiles` space out the beginnings and the ends of all connections.
+    awaited before the conversation is touched. `turnstiles` space out what costs most.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Connection:
         tokens: TokenGate | None = None,
         next_token: Callable[[str], str | None] = lambda session_id: None,
         on_admitted: Callable[[Connection], Awaitable[None]] | None = None,
-        turnstiles: tuple[Turnstile, Turnstile] | None = None,
+        turnstiles: Turnstiles | None = None,
     ) -> None:
         self.session_id = session_id
         self.is_resumed = False  # whether an earlier conversation goes on
@@ -92,7 +92,7 @@ class Connection:
             if self._on_admitted is not None:
                 await self._on_admitted(self)
             if self._turnstiles is not None:
-                await self._turnstiles[0].pass_through()
+                await self._turnstiles.begin.pass_through()
             record = await self._claim()
             session = Session(
                 self.session_id, input=self._input, output=self._output, record=record, resumed=self.is_resumed
@@ -227,6 +227,8 @@ class Connection:
         elif isinstance(message, protocol.Hello):
             self._greet(again=True)
         else:
+            if self._turnstiles is not None and isinstance(message, protocol.VadEnd | protocol.Typed):
+                await self._turnstiles.turn.pass_through()
             await self._input.receive(message)
 
     def _report(self, error: ProtocolError) -> None:
@@ -278,7 +280,7 @@ class Connection:
                 self._watch.cancel()
             await self._wire.close()
             if self._turnstiles is not None:
-                await self._turnstiles[1].pass_through()
+                await self._turnstiles.end.pass_through()
             if session is not None:
                 await session.cancel()
             if self._mirrored is not None:

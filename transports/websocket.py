@@ -33,7 +33,7 @@ from .rtvi import RtviDialect
 from .spent import SpentTokens
 from .store_memory import MemoryStore
 from .tokens import TokenKey, TokenRefused
-from .turnstile import Turnstile
+from .turnstile import Turnstiles
 from .watchdog import Watchdog
 
 SESSIONS = Gauge("leibniz_sessions", "Conversations going on")
@@ -41,8 +41,6 @@ CONNECTIONS = Counter("leibniz_connections", "Conversations begun", ["kind"])
 UPTIME = Gauge("leibniz_uptime_seconds", "Since the server was made")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_S = 10.0  # how long a conversation may go on for its turn to be finished, when the server ends
-BEGIN_GAP_S = 0.01  # between the beginnings of two conversations, each 3 ms of CPU: 100 a second
-END_GAP_S = 0.005  # between two ends
 DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
 
 
@@ -89,7 +87,7 @@ class WebSocketServer:
         self._trust_proxy = trust_proxy  # the address is the last of X-Forwarded-For
         self._door = Door(self._limits, is_behind_proxy=trust_proxy)  # counts sockets
         self._by_address: Counts[str] = Counts()  # WebSockets of each address
-        self._turnstiles = (Turnstile(gap_s=BEGIN_GAP_S), Turnstile(gap_s=END_GAP_S))  # space out beginnings and ends
+        self._turnstiles = Turnstiles()  # space out beginnings, turns and ends
         self._running: set[Connection] = set()  # every connection, from its handshake to its end
         self._connections: dict[str, Connection] = {}  # session id -> its one connection
         self._server: Server | None = None  # None until `start`
