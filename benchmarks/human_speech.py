@@ -53,12 +53,12 @@ def has_voices() -> bool:
 
 
 @cache
-def say(text: str, voice: str) -> bytes:
+def say(text: str, voice: str, speed: float = 1.0) -> bytes:
     """`text` at `LEVEL_DBFS`, without the silence before its onset and after its end."""
     command = (
-        ["flite", "-voice", voice, "-t", text, "-o", "/dev/stdout"]
+        ["flite", "-voice", voice, "--setf", f"duration_stretch={1 / speed:.2f}", "-t", text, "-o", "/dev/stdout"]
         if voice in FLITE
-        else ["espeak-ng", "-v", voice, "-s", "160", "--stdout", text]
+        else ["espeak-ng", "-v", voice, "-s", str(round(160 * speed)), "--stdout", text]
     )
     made = subprocess.run(command, capture_output=True, check=True).stdout
     with wave.open(io.BytesIO(made)) as source:

@@ -45,11 +45,13 @@ class SpeechChunkFrame(SystemFrame):
     """One VAD chunk while speech may be going on.
 
     `speech_ms` counts voiced audio since the first chunk above the threshold; 0 means that it fell silent again.
-    Audio time, so it is exact whatever the machine is doing.
+    Audio time, so it is exact whatever the machine is doing. `level_db`: how far this stretch of speech, so far, is
+    above the user's usual level; 0 where nobody measures it.
     """
 
     confidence: float = 0.0
     speech_ms: float = 0.0
+    level_db: float = 0.0
 
 
 @dataclass

@@ -163,7 +163,7 @@ class InterruptionGate(Processor):
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
-            await self._do(self._policy.on_speech(frame.confidence, frame.speech_ms, self._is_holding))
+            await self._do(self._policy.on_speech(frame.confidence, frame.speech_ms, self._is_holding, frame.level_db))
 
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import soxr
 from loguru import logger
 from numpy.typing import NDArray
 from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    BotStoppedSpeakingFrame,
     CancelFrame,
     EndFrame,
     Frame,
@@ -23,6 +27,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSet
 
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.frames import SpeechChunkFrame
+from ..pipeline.loudness import QUIET_DB, Loudness
 from ..pipeline.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
 from .embedded.silero import SpeechModel, SpeechStream, shared_model
 
@@ -37,12 +42,16 @@ class SileroVAD(Processor):
 
     `threshold` is the probability at which voice begins, `stop_threshold` (default 0.15 below it) the one at which it
     ends; `onset_ms` of unbroken voice make a start, `hangover_ms` without voice a stop. Times are counted in samples,
-    and a result comes at the end of a 32 ms chunk. The barge-in confidence is the gate's business, not this one's.
+    and a result comes at the end of a 32 ms chunk. The barge-in confidence is the gate's business, not this one's; for
+    it, a chunk above `hint_threshold` is told even where no voice has begun.
+
+    While the bot speaks, a voice `quiet_db` below the user's usual level is no start: it is somebody else's, or the
+    bot's own. It is still told in chunks. The usual level is learned while the bot is silent.
 
     metadata of the started frame: `confidence` 0 to 1, `speech_ms` (audio since speech began), `preroll_ms` (audio to
     keep, back from now, pre-roll included); of the stopped frame: `silence_ms` (audio since the last voiced sample).
 
-    Consumes: InputAudioRawFrame, EndFrame, CancelFrame
+    Consumes: InputAudioRawFrame, BotStartedSpeakingFrame, BotStoppedSpeakingFrame (go on), EndFrame, CancelFrame
     Emits: the audio, SpeechChunkFrame (each chunk while speech may be going on, and one with speech_ms 0 when it falls
         silent again), VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame; all downstream
     On barge-in: nothing changes; it goes on hearing.
@@ -58,6 +67,8 @@ class SileroVAD(Processor):
         onset_ms: int = 64,
         hangover_ms: int = 300,
         preroll_ms: int = 200,
+        hint_threshold: float = 0.35,
+        quiet_db: float = QUIET_DB,
         model: SpeechModel | None = None,
         name: str | None = None,
     ) -> None:
@@ -70,8 +81,12 @@ class SileroVAD(Processor):
             "preroll_ms": preroll_ms,
         }
         SpeechDetector(**self._settings)  # raises ConfigurationError now rather than with the first audio
+        self._hint = hint_threshold  # a chunk above this may be the beginning of voice
+        self._quiet_db = quiet_db  # below the user's usual level, while the bot speaks
+        self._loudness = Loudness()  # what that level is
         self._model = model  # None: the loop's shared one
         self._ear: _Ear | None = None  # None until the first audio, and after the end
+        self._is_bot_speaking = False  # as the output said last
         self._dropped = 0  # chunks that overload cost, of ears that are gone
         self._is_over = False  # EndFrame or CancelFrame was here: no results any more
         self._waiting: deque[Frame] = deque()  # results on their way to push_frame; see MAX_WAITING
@@ -110,6 +125,13 @@ class SileroVAD(Processor):
             ear = self._listen(frame.sample_rate)
         ear.hear(_mono(frame))
 
+    @consumes(BotStartedSpeakingFrame, BotStoppedSpeakingFrame)
+    async def _on_bot(self, frame: Frame, direction: FrameDirection) -> None:
+        self._is_bot_speaking = isinstance(frame, BotStartedSpeakingFrame)
+        if self._ear is not None:
+            self._ear.quiet_db = self._quiet_db if self._is_bot_speaking else None
+        await self.push_frame(frame, direction)
+
     @consumes(EndFrame)
     async def _on_end(self, frame: EndFrame, direction: FrameDirection) -> None:
         if self._task is None or (self._is_answered and not self._waiting):
@@ -136,7 +158,10 @@ class SileroVAD(Processor):
             self._dropped += self._ear.stream.dropped
             logger.warning(f"{self}: the input changed from {self._ear.sample_rate} to {sample_rate} Hz")
             self._ear.close()
-        self._ear = _Ear(sample_rate, self._model or shared_model(), self._settings, self._tell)
+        self._ear = _Ear(
+            sample_rate, self._model or shared_model(), self._settings, self._tell, self._hint, self._loudness
+        )
+        self._ear.quiet_db = self._quiet_db if self._is_bot_speaking else None
         return self._ear
 
     def _hang_up(self) -> None:
@@ -170,7 +195,13 @@ class _Ear:
     """The way from samples at one rate to frames: resample, cut, ask the model, detect."""
 
     def __init__(
-        self, sample_rate: int, model: SpeechModel, settings: dict[str, Any], tell: Callable[..., None]
+        self,
+        sample_rate: int,
+        model: SpeechModel,
+        settings: dict[str, Any],
+        tell: Callable[..., None],
+        hint: float,
+        loudness: Loudness,
     ) -> None:
         rate = sample_rate if sample_rate in MODEL_RATES else MODEL_RATES[-1]
         self.sample_rate = sample_rate  # Hz of what is heard
@@ -182,6 +213,12 @@ class _Ear:
         self._onset_s = settings["onset_ms"] / 1000  # told in the started frame
         self._hangover_s = settings["hangover_ms"] / 1000  # told in the stopped frame
         self._tell = tell  # called with the frames that follow from a chunk, or with none
+        self._hint = hint  # a chunk above this may be the beginning of voice
+        self._is_hinted = False  # the last chunk was one, and no voice has begun
+        self._loudness = loudness  # of the user
+        self._is_mixed = False  # the bot spoke during this stretch of speech
+        self._held: Onset | None = None  # an onset that is too quiet to be told; None: no such
+        self.quiet_db: float | None = None  # below the usual level, speech is no start; None while the bot is silent
         self.unanswered = 0  # chunks that the model still has
         self._dropped = 0  # of stream.dropped, those the detector knows about
 
@@ -191,35 +228,48 @@ class _Ear:
             pcm = self._resampler.resample_chunk(pcm)
         for chunk in self._chunker.push(pcm):
             self.unanswered += 1
-            self.stream.submit(chunk, self._on_probability)
+            self.stream.submit(chunk, partial(self._on_probability, chunk))
 
     def close(self) -> None:
         """Leave the model; speech that was going on ends here."""
         self.stream.close()
-        stopped = [self._stopped()] if self._detector.is_speaking else []
+        stopped = [self._stopped()] if self._detector.is_speaking and self._held is None else []
         self._tell(*stopped, *([SpeechChunkFrame()] if self._detector.speech_ms else []))
 
-    def _on_probability(self, probability: float) -> None:
+    def _on_probability(self, chunk: NDArray[np.int16], probability: float) -> None:
         samples = self.stream.chunk_samples
         lost, self._dropped = self.stream.dropped - self._dropped, self.stream.dropped
         self.unanswered -= 1 + lost
         self._detector.skip(lost * samples)
-        self._tell(*self._judge(probability, samples))
+        self._tell(*self._judge(chunk, probability))
         # A reset goes before the next chunk submitted, which is sure to be the next one only if the model has none.
         is_quiet = not (self._detector.speech_ms or self.unanswered)
         if self._reset.feed(probability, samples, is_quiet=is_quiet):
             self.stream.reset()
 
-    def _judge(self, probability: float, samples: int) -> list[Frame]:
+    def _judge(self, chunk: NDArray[np.int16], probability: float) -> list[Frame]:
         detector, frames = self._detector, []
         before = detector.speech_ms
-        event = detector.feed(probability, samples)
+        event = detector.feed(probability, len(chunk))
+        is_hinted = not detector.speech_ms and probability > self._hint
+        if not (before or detector.speech_ms or is_hinted or self._is_hinted):
+            return []
+        self._is_hinted = is_hinted
+        speech_ms = detector.speech_ms or is_hinted * len(chunk) * 1000 / detector.sample_rate
+        level_db = self._loudness.feed(_dbfs(chunk)) if speech_ms else 0.0
+        self._is_mixed |= self.quiet_db is not None
         if isinstance(event, Onset):
-            frames.append(self._started(event))
-        elif isinstance(event, Offset):
+            self._held = event
+        if self._held is not None and not isinstance(event, Offset):
+            if self.quiet_db is None or level_db >= -self.quiet_db:
+                frames.append(self._started(self._held))
+                self._held = None
+        elif isinstance(event, Offset) and self._held is None:
             frames.append(self._stopped())
-        if before or detector.speech_ms:
-            frames.append(SpeechChunkFrame(confidence=probability, speech_ms=detector.speech_ms))
+        frames.append(SpeechChunkFrame(confidence=probability, speech_ms=speech_ms, level_db=level_db))
+        if not speech_ms:
+            self._loudness.end(before, is_user=not self._is_mixed)
+            self._held, self._is_mixed = None, False
         return frames
 
     def _started(self, onset: Onset) -> Frame:
@@ -244,3 +294,9 @@ def _mono(frame: InputAudioRawFrame) -> NDArray[np.int16]:
     whole = len(frame.audio) // (2 * channels) * channels
     samples = np.frombuffer(frame.audio, np.int16, whole)
     return samples if channels == 1 else samples.reshape(-1, channels).mean(axis=1).astype(np.int16)
+
+
+def _dbfs(chunk: NDArray[np.int16]) -> float:
+    """RMS level; -120 for silence."""
+    wave = chunk.astype(np.float32)
+    return 10 * math.log10(max(float(np.dot(wave, wave)) / len(wave) / 32768**2, 1e-12))
