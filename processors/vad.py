@@ -34,6 +34,7 @@ from .embedded.silero import SpeechModel, SpeechStream, shared_model
 MODEL_RATES = (8000, 16000)  # Hz that the model hears itself; every other rate is resampled to the second
 MAX_WAITING = 128  # results not pushed yet (4 s of speech); full: those that a newer one supersedes are dropped
 
+HINT_CHUNKS = 3  # after one above `hint_threshold`, a word that begins with a hiss has its vowel; else it was nothing
 END_PATIENCE_S = 1.0  # how long an EndFrame waits for the results of the audio before it; they take milliseconds
 
 
@@ -43,7 +44,8 @@ class SileroVAD(Processor):
     `threshold` is the probability at which voice begins, `stop_threshold` (default 0.15 below it) the one at which it
     ends; `onset_ms` of unbroken voice make a start, `hangover_ms` without voice a stop. Times are counted in samples,
     and a result comes at the end of a 32 ms chunk. The barge-in confidence is the gate's business, not this one's; for
-    it, a chunk above `hint_threshold` is told even where no voice has begun.
+    it, a chunk above `hint_threshold` is told even where no voice has begun, and the silence after a blip 64 ms late,
+    so that what pauses at the first chunk of a word does not go on before the second.
 
     While the bot speaks, a voice `quiet_db` below the user's usual level is no start: it is somebody else's, or the
     bot's own. It is still told in chunks. The usual level is learned while the bot is silent.
@@ -214,7 +216,7 @@ class _Ear:
         self._hangover_s = settings["hangover_ms"] / 1000  # told in the stopped frame
         self._tell = tell  # called with the frames that follow from a chunk, or with none
         self._hint = hint  # a chunk above this may be the beginning of voice
-        self._is_hinted = False  # the last chunk was one, and no voice has begun
+        self._hinted = 0  # for so many more chunks voice may be beginning, since such a chunk
         self._loudness = loudness  # of the user
         self._is_mixed = False  # the bot spoke during this stretch of speech
         self._held: Onset | None = None  # an onset that is too quiet to be told; None: no such
@@ -251,11 +253,14 @@ class _Ear:
         detector, frames = self._detector, []
         before = detector.speech_ms
         event = detector.feed(probability, len(chunk))
-        is_hinted = not detector.speech_ms and probability > self._hint
-        if not (before or detector.speech_ms or is_hinted or self._is_hinted):
+        hinted, self._hinted = self._hinted, max(0, self._hinted - 1)
+        if isinstance(event, Offset):
+            self._hinted = 0
+        elif probability > self._hint:
+            self._hinted = HINT_CHUNKS
+        if not (before or detector.speech_ms or self._hinted or hinted):
             return []
-        self._is_hinted = is_hinted
-        speech_ms = detector.speech_ms or is_hinted * len(chunk) * 1000 / detector.sample_rate
+        speech_ms = detector.speech_ms or bool(self._hinted) * len(chunk) * 1000 / detector.sample_rate
         level_db = self._loudness.feed(_dbfs(chunk)) if speech_ms else 0.0
         self._is_mixed |= self.quiet_db is not None
         if isinstance(event, Onset):

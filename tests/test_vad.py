@@ -143,10 +143,17 @@ def test_chunks_tell_how_long_speech_has_lasted_until_it_falls_silent():
     assert told == [(0.9, 32), (0.8, 64), (0.2, 64), (0.9, 96), (0.1, 96), (0.1, 0)]
 
 
-def test_a_blip_is_told_as_a_chunk_and_then_silence_without_a_start():
+def test_a_blip_is_told_as_a_chunk_and_soon_as_silence_without_a_start():
     recorder = run(SileroVAD(model=ScriptedModel(0.9)), frames_of(silence(6)))
-    assert [c.speech_ms for c in recorder.of(SpeechChunkFrame)] == [32, 0]
+    assert [c.speech_ms for c in recorder.of(SpeechChunkFrame)] == [32, 32, 32, 0]
     assert spoken(recorder) == []
+
+
+def test_a_hint_of_voice_is_told_before_voice_begins():
+    recorder = run(SileroVAD(model=ScriptedModel(0.1, 0.4, 0.3, 0.9, 0.9)), frames_of(silence(20)))
+    told = [(c.confidence, c.speech_ms) for c in recorder.of(SpeechChunkFrame)]
+    assert told[:4] == [(0.4, 32), (0.3, 32), (0.9, 32), (0.9, 64)]
+    assert spoken(recorder)[0].metadata["speech_ms"] == 64
 
 
 def test_start_and_stop_carry_their_times_and_the_confidence():
