@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from .backchannel import BACKCHANNELS, is_backchannel
 from .resume import Resumption
 from .states import State
+from .words import beyond
 
 UNCLEAR = "(unclear)"  # stands in the buffer for speech that the recogniser could not read
 
@@ -77,6 +78,7 @@ class Utterance:
         self.deadline: float | None = None  # when `on_deadline` is due; None: nothing is awaited
         self.finals: list[str] = []  # fragments that stay
         self.pending = ""  # the one fragment that the next replaces; "" when there is none
+        self._unconfirmed = ""  # the fragment that was committed although no final had come; "" for none
         self._answered: list[str] = []  # the words of the turn that is being answered
         self._is_voiced = False  # the speech detector hears voice
         self._has_onset = False  # voice began since the last commit
@@ -146,6 +148,8 @@ class Utterance:
         text = " ".join(text.split())
         if not text:
             return []
+        if is_final and self._unconfirmed and not self._has_onset:
+            return self._confirm(text, now, is_client)
         self._is_client_paced, self._is_reopened = is_client, False
         if is_final and self.state is State.THINKING and not self._has_onset and not is_backchannel(text):
             return self._join(text)
@@ -241,12 +245,24 @@ class Utterance:
             self.deadline = now + self._no_vad_commit_s
         return []
 
+    def _confirm(self, text: str, now: float, is_client: bool) -> list[Action]:
+        """The late final of a fragment that is committed already: what it says more, or better, is news."""
+        pending, self._unconfirmed = self._unconfirmed, ""
+        rest = beyond(pending, text)
+        if rest == "":
+            return []
+        if self.state is State.THINKING and self._answered and self._answered[-1] == pending:
+            self._answered[-1] = text
+            return [Committed(" ".join(self._answered), is_joined=True)]
+        return self.on_words(rest or text, True, now, is_client)
+
     def _join(self, text: str) -> list[Action]:
         self._answered.append(text)
         return [Committed(" ".join(self._answered), is_joined=True)]
 
     def _commit(self) -> list[Action]:
         fragments, text = list(self.fragments), self._text()
+        self._unconfirmed = self.pending
         if self._is_bot_busy and is_backchannel(text, self._backchannels):
             self._clear()
             return [Words((), True)]

@@ -64,7 +64,8 @@ class User:
     def __init__(self, call: Call, dice: random.Random) -> None:
         self.call, self.dice = call, dice
         self.said: list[str] = []
-        self.pending = ""
+        self.pending = ""  # a word that was not final yet
+        self.unsure: set[str] = set()  # words that never were: the next fragment replaces them, or silence keeps them
 
     async def act(self) -> None:
         kind = self.dice.choice(KINDS)
@@ -82,10 +83,18 @@ class User:
 
     def _vad(self, kind: str) -> list[Frame]:
         if kind == "start":
+            self._gives_up()  # a final after a new onset is that of a new word
             return [VADUserStartedSpeakingFrame(start_secs=0.064)]
         if kind == "stop":
             return [SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3)]
         return [SpeechChunkFrame(confidence=0.9, speech_ms=ms) for ms in range(32, 32 * self.dice.randrange(2, 12), 32)]
+
+    def _gives_up(self) -> None:
+        if self.pending:
+            self.unsure.add(self.pending)
+            self.said.remove(self.pending)
+            self.said.append("")  # so that no word comes twice
+            self.pending = ""
 
     async def _says(self, *, is_final: bool) -> None:
         word = self.pending or f"w{len(self.said)}"
@@ -139,10 +148,10 @@ def converse(seed: int) -> tuple[list[str], list[str], str]:
         await asyncio.sleep(20)
 
     call = run_offline(build, script)
-    if users[0].pending:  # the last word was never final; the end of speech makes it one, or "end" replaces it
-        users[0].said.remove(users[0].pending)
-    kept = [word for word in notes.final if word != users[0].pending]
-    return users[0].said, kept, call.record.fields.state
+    user = users[0]
+    user._gives_up()
+    kept = [word for word in notes.final if word not in user.unsure]
+    return [word for word in user.said if word], kept, call.record.fields.state
 
 
 @pytest.mark.slow
