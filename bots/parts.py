@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from pipecat.services.openai.llm import OpenAILLMService
 
 from ..pipeline.errors import ConfigurationError
@@ -45,15 +44,14 @@ async def embedded_parts(phrases: Sequence[str]) -> AsyncIterator[None]:
 class PooledLLM(OpenAILLMService):
     """Pipecat's OpenAI service with one pool of connections per process; Pipecat's own makes one per conversation."""
 
-    _pool: ClassVar[dict[tuple[str, str], AsyncOpenAI]] = {}  # (address, key) -> its connections
+    _pool: ClassVar[dict[tuple[str, str], Any]] = {}  # (address, key) -> the client with its connections
 
-    def create_client(self, api_key: Any = None, base_url: Any = None, **_: Any) -> AsyncOpenAI:
+    def create_client(self, api_key: Any = None, base_url: Any = None, **_: Any) -> Any:
         """Return the process's client for this address, made on first use."""
         client = self._pool.get((base_url, api_key))
         if client is None:
-            client = self._pool[base_url, api_key] = AsyncOpenAI(
-                api_key=api_key, base_url=base_url, max_retries=1, timeout=60.0, http_client=DefaultAsyncHttpxClient()
-            )
+            made = super().create_client(api_key=api_key, base_url=base_url)
+            client = self._pool[base_url, api_key] = made.with_options(max_retries=1, timeout=60.0)
         return client
 
     @classmethod

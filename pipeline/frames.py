@@ -69,6 +69,17 @@ class EarlyWordsFrame(SystemFrame):
 
 
 @dataclass
+class TurnPredictionFrame(SystemFrame):
+    """Whether the user, who is silent or falling silent, is done; comes before the speech detector's stop.
+
+    Not complete may be followed by complete, when the model has only now made up its mind.
+    """
+
+    is_complete: bool = True
+    probability: float = 1.0
+
+
+@dataclass
 class UserSpeakingFrame(SystemFrame):
     """The client itself says that its user talks (`user_speaking`), with a confidence of 0 to 1."""
 

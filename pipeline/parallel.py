@@ -22,8 +22,9 @@ from .errors import ConfigurationError
 from .frames import ReplyInterruptedFrame, SpeculativeTurnFrame, TurnContextFrame, UserTurnFrame
 from .lane import Lane
 from .processor import Processor
-from .speculation import GUESSES, SAVED, Guess, key_of
+from .speculation import GUESSES, SAVED, Guess
 from .stages import Stage
+from .words import key_of
 
 Branch = Callable[[UserTurnFrame], Awaitable[Any]]
 

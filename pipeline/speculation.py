@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prometheus_client import Counter
 
 from .frames import SpeculativeTurnFrame
+from .words import key_of
 
 GUESSES = Counter("leibniz_speculation", "Guesses at turns, by what became of them", ["outcome"])
 SAVED = Counter("leibniz_speculation_saved_seconds", "Waiting that right guesses have saved")
-
-_NOISE = re.compile(r"[^\w']+")  # a recogniser's final differs from its interim in marks and capitals
-
-
-def key_of(text: str) -> str:
-    """What two texts have in common if they are the same words."""
-    return _NOISE.sub(" ", text.casefold()).strip()
-
 
 class Guess:
     """The branches without side effects, asked about a guess. The answers are nobody's until the turn is committed."""

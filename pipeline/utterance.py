@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from .backchannel import BACKCHANNELS, is_backchannel
 from .resume import Resumption
 from .states import State
+from .words import beyond
 
 UNCLEAR = "(unclear)"  # stands in the buffer for speech that the recogniser could not read
 
@@ -69,6 +70,7 @@ class Utterance:
         no_words_s: float = 5.0,
         final_wait_s: float = 1.0,
         no_vad_commit_s: float = 0.8,
+        unfinished_s: float = 1.2,
         min_unclear_ms: float = 400.0,
         max_fragments: int = 256,
         backchannels: frozenset[str] = BACKCHANNELS,
@@ -77,16 +79,20 @@ class Utterance:
         self.deadline: float | None = None  # when `on_deadline` is due; None: nothing is awaited
         self.finals: list[str] = []  # fragments that stay
         self.pending = ""  # the one fragment that the next replaces; "" when there is none
+        self._unconfirmed = ""  # the fragment that was committed although no final had come; "" for none
         self._answered: list[str] = []  # the words of the turn that is being answered
         self._is_voiced = False  # the speech detector hears voice
         self._has_onset = False  # voice began since the last commit
         self._has_vad = False  # a speech detector has ever spoken up
         self._put_back = 0  # fragments in front that a cut has put there
+        self._is_unfinished = False  # somebody who listens says that the user will go on
+        self._silent_at = 0.0  # when voice ended, hangover included
         self._is_reopened = False  # a cut has put words back, and no word has come since
         self._is_client_paced = False  # the client does its own STT, so only the client ends turns
         self._no_words_s = no_words_s
         self._final_wait_s = final_wait_s
         self._no_vad_commit_s = no_vad_commit_s
+        self._unfinished_s = unfinished_s
         self._min_unclear_ms = min_unclear_ms
         self._max_fragments = max_fragments
         self._backchannels = backchannels
@@ -117,6 +123,7 @@ class Utterance:
     def on_speech_started(self, now: float) -> list[Action]:
         """Voice began."""
         self._has_vad = self._is_voiced = self._has_onset = True
+        self._is_unfinished = False
         self.deadline = None
         return self._open()
 
@@ -127,11 +134,18 @@ class Utterance:
 
     def on_speech_stopped(self, now: float) -> list[Action]:
         """Voice ended, hangover included."""
-        self._is_voiced = False
+        self._is_voiced, self._silent_at = False, now
         if self.finals and not self.pending:
-            return self._commit()
+            return self._commit_or_hold()
         self.deadline = now + (self._final_wait_s if self.pending else self._no_words_s)
         return self._guess()
+
+    def on_prediction(self, is_complete: bool) -> list[Action]:
+        """Somebody who listens says whether the user is done. Not done: `unfinished_s` of silence end the turn."""
+        was_held, self._is_unfinished = self._is_unfinished and not self._is_voiced, not is_complete
+        if is_complete and was_held and self.finals and not self.pending:
+            return self._commit()
+        return []
 
     def on_quiet(self) -> list[Action]:
         """The first silence, which may be a pause: what was said so far may be all."""
@@ -146,6 +160,8 @@ class Utterance:
         text = " ".join(text.split())
         if not text:
             return []
+        if is_final and self._unconfirmed and not self._has_onset:
+            return self._confirm(text, now, is_client)
         self._is_client_paced, self._is_reopened = is_client, False
         if is_final and self.state is State.THINKING and not self._has_onset and not is_backchannel(text):
             return self._join(text)
@@ -236,10 +252,27 @@ class Utterance:
         elif not is_final:
             self.deadline = now + (self._final_wait_s if self._has_vad else self._no_vad_commit_s)
         elif self._has_vad:
-            return self._commit()
+            return self._commit_or_hold()
         else:
             self.deadline = now + self._no_vad_commit_s
         return []
+
+    def _commit_or_hold(self) -> list[Action]:
+        if not self._is_unfinished:
+            return self._commit()
+        self.deadline = self._silent_at + self._unfinished_s
+        return self._guess()
+
+    def _confirm(self, text: str, now: float, is_client: bool) -> list[Action]:
+        """The late final of a fragment that is committed already: what it says more, or better, is news."""
+        pending, self._unconfirmed = self._unconfirmed, ""
+        rest = beyond(pending, text)
+        if rest == "":
+            return []
+        if self.state is State.THINKING and self._answered and self._answered[-1] == pending:
+            self._answered[-1] = text
+            return [Committed(" ".join(self._answered), is_joined=True)]
+        return self.on_words(rest or text, True, now, is_client)
 
     def _join(self, text: str) -> list[Action]:
         self._answered.append(text)
@@ -247,6 +280,7 @@ class Utterance:
 
     def _commit(self) -> list[Action]:
         fragments, text = list(self.fragments), self._text()
+        self._unconfirmed = self.pending
         if self._is_bot_busy and is_backchannel(text, self._backchannels):
             self._clear()
             return [Words((), True)]
@@ -266,4 +300,4 @@ class Utterance:
 
     def _clear(self) -> None:
         self.finals, self.pending, self.deadline, self._is_reopened, self._put_back = [], "", None, False, 0
-        self._has_onset = self._is_voiced
+        self._has_onset, self._is_unfinished = self._is_voiced, False

@@ -24,10 +24,11 @@ from ..pipeline.frames import (
     ClientTurnEndFrame,
     EarlyWordsFrame,
     ReplyInterruptedFrame,
-    SpeechChunkFrame,
     SpeculativeTurnFrame,
+    SpeechChunkFrame,
     StateChangedFrame,
     TextBufferFrame,
+    TurnPredictionFrame,
     UnrecognizedSpeechFrame,
     UserSpeakingFrame,
     UserTurnFrame,
@@ -45,8 +46,8 @@ QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default ta
 class TurnAggregator(Processor):
     """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; no word is lost or doubled.
 
-    Consumes: transcripts (interim, final, early), speech chunks, speech started/stopped, `UnrecognizedSpeechFrame`,
-        client fragments, turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a `StateTracker` downstream sends
+    Consumes: transcripts (interim, final, early), speech chunks, speech started/stopped, `TurnPredictionFrame`,
+        `UnrecognizedSpeechFrame`, client fragments, turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a `StateTracker` downstream sends
         them), interruptions.
     Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
         `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
@@ -101,6 +102,10 @@ class TurnAggregator(Processor):
         await self.push_frame(frame, direction)
         if self._is_quiet and not was_quiet:
             await self._act(self._core.on_quiet())
+
+    @consumes(TurnPredictionFrame)
+    async def _on_prediction(self, frame: TurnPredictionFrame, direction: FrameDirection) -> None:
+        await self._act(self._core.on_prediction(frame.is_complete))
 
     @consumes(EarlyWordsFrame)
     async def _on_early_words(self, frame: EarlyWordsFrame, direction: FrameDirection) -> None:

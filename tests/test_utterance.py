@@ -148,3 +148,41 @@ def test_every_word_is_in_exactly_one_turn(seed: int) -> None:
                         turns.pop()  # the unanswered turn goes on in front of this one
                     turns.append(words)
         assert sorted([*(w for turn in turns for w in turn), *" ".join(utterance.fragments).split()]) == sorted(said)
+
+
+def committed_without_a_final() -> Utterance:
+    utterance = Utterance()
+    utterance.on_words("where is", True, 0)
+    utterance.on_words("my orde", False, 0.1)
+    assert utterance.on_deadline(0.9) == [Committed("where is my orde")]
+    return utterance
+
+
+def test_the_late_final_of_a_committed_fragment_is_not_said_twice() -> None:
+    utterance = committed_without_a_final()
+    assert utterance.on_words("My orde.", True, 1) == []
+    utterance.on_state(State.SPEAKING, 1.1)
+    utterance.on_state(State.IDLE, 2)
+    assert utterance.fragments == ()
+
+
+def test_the_late_final_of_a_committed_fragment_corrects_it_while_it_can() -> None:
+    utterance = committed_without_a_final()
+    assert utterance.on_words("my order", True, 1) == [Committed("where is my order", is_joined=True)]
+
+
+def test_after_the_answer_only_what_a_late_final_says_more_is_news() -> None:
+    utterance = committed_without_a_final()
+    utterance.on_state(State.SPEAKING, 1)
+    utterance.on_state(State.IDLE, 2)
+    utterance.on_words("my orde please, now", True, 2.1)
+    assert utterance.fragments == ("please, now",)
+
+
+def test_the_same_words_in_a_new_utterance_are_news() -> None:
+    utterance = committed_without_a_final()
+    utterance.on_state(State.SPEAKING, 1)
+    utterance.on_state(State.IDLE, 2)
+    utterance.on_speech_started(3)
+    utterance.on_words("my orde", True, 3.5)
+    assert utterance.fragments == ("my orde",)

@@ -26,7 +26,7 @@ class MemoryWire:
         self.log.append(("audio", pcm))
         del self.audio[:-MAX_MESSAGES]
 
-    def send_text(self, message: str) -> None:
+    def send_text(self, message: str | bytes) -> None:
         """Keep one message."""
         decoded = json.loads(message)
         self.messages.append((self._now(), decoded))

@@ -2,7 +2,7 @@
 
     update() --marks--> dirty sessions --at most every 20 ms, newest state only--> store.write(batch) --> verdicts
        |                    ^                                                                          |
-       +-- ~1 us, no I/O    +---- not stored: marked again ---- back-off 50 ms .. 1 s <--- no answer --+
+       +-- ~1 us, no I/O    +---- not stored: marked again ---- back-off 50 .. 500 ms <--- no answer --+
 
 One flusher per process serves every conversation. It asks the live object for its fields when it writes, so however
 long the store is away each session costs one mark, not a queue, and what is written afterwards is the newest state.
@@ -51,7 +51,7 @@ class Mirror:
         interval_s: float = 0.02,
         batch: int = 256,
         first_retry_s: float = 0.05,
-        longest_retry_s: float = 1.0,
+        longest_retry_s: float = 0.5,
         ended_limit: int = 10_000,
     ) -> None:
         self.store = store  # started and closed by its owner, not by the mirror

@@ -12,20 +12,20 @@ from types import FrameType
 from loguru import logger
 from prometheus_client import Counter, Histogram
 
-BEAT_S = 0.025  # how often the loop shows that it is alive, and how often that is looked at
-BLOCKED_S = 0.1  # a beat this late is reported: with the two beats, at most 150 ms after the block began
+BEAT_S = 0.02  # how often the loop shows that it is alive, and how often that is looked at
+BLOCKED_S = 0.08  # a beat this late is reported: 60 to 100 ms after the block began, and what waking a thread takes
 OVERLOADED_LAG_S = 0.5  # a block of this length: the process has more than it can do
 OVERLOADED_S = 5.0  # how long after one no new conversations are asked for
 MAX_STACK = 12  # lines of stack in the log
 
-BLOCKED = Counter("leibniz_loop_blocked", "Times the event loop did not run for 100 ms")
+BLOCKED = Counter("leibniz_loop_blocked", "Times the event loop did not run for 80 ms")
 LAG = Histogram(
     "leibniz_loop_lag_seconds", "Lateness of the event loop", buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1)
 )
 
 
 class Watchdog:
-    """A thread that logs the loop's stack as soon as the loop has not run for 100 ms; once for each block.
+    """A thread that logs the loop's stack as soon as the loop has not run for 80 ms; once for each block.
 
     The stack names files, lines and functions, never values, so nothing that users said is in it. Code that holds the
     GIL for long (a C extension) also holds up the thread: it is then reported when it lets go.

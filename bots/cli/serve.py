@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -130,6 +131,8 @@ async def serve(bot: ModuleType, options: argparse.Namespace) -> int:
                 await server.start()
             except OSError as error:
                 raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
+            gc.collect()
+            gc.freeze()  # what is there now stays: a full collection would stop the loop for 50 ms, again and again
             try:
                 await _until_stopped(server)
             finally:

@@ -159,7 +159,8 @@ def table(sessions: dict[str, dict[str, str]], now: float) -> list[str]:
     for fields in sessions.values():
         counts[fields.get("state", "?")] = counts.get(fields.get("state", "?"), 0) + 1
     summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    return [*lines, "", f"{len(sessions)} sessions{': ' if summary else ''}{summary}"]
+    total = f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}"
+    return [*lines, "", f"{total}: {summary}" if summary else total]
 
 
 def moves(log: Sequence[dict[str, str]]) -> list[str]:
