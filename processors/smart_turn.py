@@ -62,7 +62,7 @@ def shared_model() -> SmartTurnModel:
 class SmartTurn(Processor):
     """Lets the model hear the turn so far at the first silence, so that its answer is there by the end of the hangover.
 
-    voice ~~~~~~~~\\_____ quiet: predict _____ VAD stop -> TurnPredictionFrame, then the stop
+    voice ~~~~~~~~_____ quiet: predict _____ VAD stop -> TurnPredictionFrame, then the stop
                                              still predicting: not complete; the answer when it comes
 
     `threshold` is the probability from which a turn counts as complete. Where the model fails, it does.

@@ -47,8 +47,8 @@ class TurnAggregator(Processor):
     """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; no word is lost or doubled.
 
     Consumes: transcripts (interim, final, early), speech chunks, speech started/stopped, `TurnPredictionFrame`,
-        `UnrecognizedSpeechFrame`, client fragments, turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a `StateTracker` downstream sends
-        them), interruptions.
+        `UnrecognizedSpeechFrame`, client fragments, turn ends and `UserSpeakingFrame`, `StateChangedFrame` (a
+        `StateTracker` downstream sends them), interruptions.
     Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
         `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
     On barge-in: the words that interrupted stay and begin the next turn; if nothing of the cut reply was heard, the
