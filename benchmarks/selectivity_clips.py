@@ -6,7 +6,7 @@ mhm      "mm hmm" by eight voices at three speeds
 okay     "okay" likewise
 other    somebody else's sentence, 12 dB quieter than the user's
 echo     the bot's own sentence, 20 dB quieter than it speaks
-real     20 interruptions by eight voices, from 3 dB quieter to 3 dB louder than usual
+real     26 interruptions by eight voices, from 3 dB quieter to 3 dB louder than usual
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ OTHERS = (
     "did you put the dishes away",
     "the weather tomorrow will be fine",
 )
+MORE = (
+    "hang on a second",
+    "that's enough",
+    "I don't understand",
+    "can you say that again",
+    "yes but what about the price",
+    "one moment please",
+)  # interruptions besides those of the other benchmark
 BOT = "Your order left our warehouse this morning, and it will be with you tomorrow."
 
 
@@ -46,7 +54,7 @@ def clips() -> list[Clip]:
         made += [Clip(kind, say(text, voice, speed), text) for speed in (0.85, 1.0, 1.2) for voice in VOICES]
     made += [Clip("other", gain(say(text, voice), -12.0), text) for text in OTHERS for voice in VOICES]
     made += [Clip("echo", gain(say(BOT, voice), -20.0), BOT) for voice in VOICES]
-    for text in INTERRUPTIONS:
+    for text in (*INTERRUPTIONS, *MORE):
         made += [Clip("real", gain(say(text, voice), rng.uniform(-3, 3)), text) for voice in VOICES]
     return made
 
