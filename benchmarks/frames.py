@@ -1,6 +1,6 @@
 """What an audio frame costs on its way through a chain of processors, and what a session costs.
 
-    python benchmarks/frames.py [--plot docs/frames.svg] [--sessions 10000]
+    python benchmarks/frames.py [--plot docs/images/frames.svg] [--sessions 10000]
 
 Ours, stock Pipecat and a chain of bare awaits in one run. Stock is measured as most run it (queues, its default
 observers), queued without any observer, and as well as it can be tuned: direct mode, no observer. A frame enters at

@@ -14,6 +14,7 @@ from .words import key_of
 GUESSES = Counter("leibniz_speculation", "Guesses at turns, by what became of them", ["outcome"])
 SAVED = Counter("leibniz_speculation_saved_seconds", "Waiting that right guesses have saved")
 
+
 class Guess:
     """The branches without side effects, asked about a guess. The answers are nobody's until the turn is committed."""
 

@@ -28,6 +28,7 @@ from ..pipeline.states import State
 RATE = 16_000  # Hz of the model
 WINDOW_S = 8.0  # of the turn's end that the model hears
 PREROLL_S = 0.5  # heard from before the voice
+ASK_MS = 192  # of quiet that the model is to hear; with less it takes most turns for unfinished
 QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
 
 
@@ -60,10 +61,10 @@ def shared_model() -> SmartTurnModel:
 
 
 class SmartTurn(Processor):
-    """Lets the model hear the turn so far at the first silence, so that its answer is there by the end of the hangover.
+    """Lets the model hear the turn so far during the hangover, so that its answer is there by the end of it.
 
-    voice ~~~~~~~~_____ quiet: predict _____ VAD stop -> TurnPredictionFrame, then the stop
-                                             still predicting: not complete; the answer when it comes
+    voice ~~~~~~~~ quiet for 192 ms: predict ...... VAD stop -> TurnPredictionFrame, then the stop
+                                                    still predicting: not complete; the answer when it comes
 
     `threshold` is the probability from which a turn counts as complete. Where the model fails, it does.
 
@@ -84,6 +85,7 @@ class SmartTurn(Processor):
         self._audio = bytearray()  # int16 mono: the pre-roll, then the turn so far, at most WINDOW_S
         self._is_turn = False  # there was voice since the last turn
         self._is_voiced = False  # between the VAD's start and stop
+        self._quiet_samples: int | None = None  # of this silence so far; None while there is voice
         self._task: asyncio.Task[None] | None = None  # predicts; None while nothing is asked
         self._probability: float | None = None  # the model's answer to this silence; None: not there yet
 
@@ -93,6 +95,10 @@ class SmartTurn(Processor):
             self._rate = frame.sample_rate
             self._audio.clear()
         self._audio += frame.audio
+        if self._quiet_samples is not None:
+            self._quiet_samples += len(frame.audio) // 2
+            if self._is_voiced and self._quiet_samples * 1000 >= ASK_MS * self._rate:
+                self._ask()
         keep = int((WINDOW_S if self._is_turn else PREROLL_S) * self._rate) * 2
         if len(self._audio) > keep:
             del self._audio[:-keep]
@@ -108,8 +114,8 @@ class SmartTurn(Processor):
     async def _on_chunk(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
         if self._is_voiced and frame.confidence >= QUIET_BELOW:
             self._forget()
-        elif self._is_voiced:
-            self._ask()
+        elif self._is_voiced and self._quiet_samples is None:
+            self._quiet_samples = 0
         await self.push_frame(frame, direction)
 
     @consumes(VADUserStoppedSpeakingFrame)
@@ -133,7 +139,7 @@ class SmartTurn(Processor):
     def _forget(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._task, self._probability = None, None
+        self._task, self._probability, self._quiet_samples = None, None, None
 
     async def _predict(self, pcm: bytes, sample_rate: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Replies by a language model: Pipecat's real OpenAI service against a local server with the true streaming protocol."""
+"""Replies by a language model: Pipecat's real OpenAI service against a local server that speaks its protocol."""
 
 from __future__ import annotations
 

@@ -251,7 +251,8 @@ def test_no_worker_outlives_a_killed_supervisor(tmp_path: Path) -> None:
 
 
 def test_numbers_of_several_processes_are_added_up() -> None:
-    one = '# HELP a_total x\n# TYPE a_total counter\na_total{k="q\\"\\n"} 2.0\n# TYPE a_created gauge\na_created{k="q"} 9\n'
+    one = '# HELP a_total x\n# TYPE a_total counter\na_total{k="q\\"\\n"} 2.0\n'
+    one += '# TYPE a_created gauge\na_created{k="q"} 9\n'
     two = one.replace("2.0", "3.0").replace("9", "7")
     gauge = "# HELP up_uptime_seconds x\n# TYPE up_uptime_seconds gauge\nup_uptime_seconds 5\n"
     total = add_up([one, two, gauge, gauge.replace("5", "6")])

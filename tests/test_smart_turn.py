@@ -82,6 +82,8 @@ async def silence_after_speech(bench: Bench, *, quiet_s: float) -> list[tuple[st
     await bench.send(VADUserStartedSpeakingFrame(start_secs=0.064))
     await bench.send(audio)
     await bench.send(SpeechChunkFrame(confidence=0.1, speech_ms=1000))
+    if quiet_s:
+        await bench.send(InputAudioRawFrame(bytes(6400), 16000, 1))
     await asyncio.sleep(quiet_s)
     await bench.send(VADUserStoppedSpeakingFrame(stop_secs=0.3))
     await asyncio.sleep(0.2)
@@ -107,7 +109,7 @@ def test_the_prediction_comes_before_the_stop_or_is_made_good_later(
         model = Oracle(answer)
         async with Bench(SmartTurn(model=model)) as bench:
             assert await silence_after_speech(bench, quiet_s=quiet_s) == told
-        assert model.heard == [1.5]  # the pre-roll of half a second, and the speech
+        assert model.heard == [1.7 if quiet_s else 1.5]  # the pre-roll of half a second, the speech, the silence
 
     asyncio.run(main())
 

@@ -3,11 +3,14 @@
 from .client import WebSocketClient
 from .client_open import ConnectionFailed
 from .endpoints import ClientInput, ClientOutput
+from .limits import Limits
 from .memory import MemoryTransport
 from .mirror import Mirror
+from .serializer import OrchestrateSerializer
 from .store_embedded import EmbeddedRedis, open_store
 from .store_memory import MemoryStore
 from .store_redis import RedisStore
+from .tokens import TokenKey
 from .websocket import WebSocketServer
 from .wire import Wire
 
@@ -16,10 +19,13 @@ __all__ = [
     "ClientOutput",
     "ConnectionFailed",
     "EmbeddedRedis",
+    "Limits",
     "MemoryStore",
     "MemoryTransport",
     "Mirror",
+    "OrchestrateSerializer",
     "RedisStore",
+    "TokenKey",
     "WebSocketClient",
     "WebSocketServer",
     "Wire",

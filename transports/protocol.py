@@ -40,6 +40,7 @@ ERROR_CODES = (
     "bad_audio",
     "rate_mismatch",
     "too_fast",
+    "voice_failed",
 )
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -1,0 +1,72 @@
+"""What the LLM is told of the conversation: what was heard, bounded, passages only for the newest question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pipecat.processors.aggregators.llm_context import LLMContext
+
+from leibniz_voice.pipeline.errors import ConfigurationError
+from leibniz_voice.pipeline.memory import INTERRUPTED, Memory
+
+
+def told(memory: Memory) -> list[tuple[str, Any]]:
+    return [(message["role"], message.get("content")) for message in memory.context.get_messages()]
+
+
+def test_passages_stand_with_the_newest_question_only() -> None:
+    memory = Memory(LLMContext())
+    memory.ask(1, "when", "From nine.")
+    assert "From nine." in told(memory)[0][1]
+    memory.played(1, "From nine.")
+    memory.ask(2, "where", "In Kiel.")
+    assert told(memory)[:2] == [("user", "when"), ("assistant", "From nine.")]
+    assert "In Kiel." in told(memory)[2][1]
+
+
+def test_a_cut_answer_is_kept_as_far_as_it_was_heard_and_marked() -> None:
+    memory = Memory(LLMContext())
+    memory.ask(1, "when")
+    memory.cut(1, "From nine", was_audible=True)
+    assert told(memory) == [("user", "when"), ("assistant", f"From nine {INTERRUPTED}")]
+
+
+def test_a_question_cut_before_its_answer_was_audible_is_asked_anew_by_the_next_turn() -> None:
+    memory = Memory(LLMContext())
+    memory.ask(1, "when")
+    memory.cut(1, "", was_audible=False)
+    memory.ask(2, "when and where")
+    assert told(memory) == [("user", "when and where")]
+
+
+def test_what_a_tool_may_have_done_is_not_forgotten() -> None:
+    memory = Memory(LLMContext())
+    memory.ask(1, "buy it")
+    memory.tool_called(1, "c1", "buy", {"what": "bike"})
+    memory.cut(1, "", was_audible=False)
+    memory.tool_answered("c1", {"bought": True})
+    assert [role for role, _ in told(memory)] == ["user", "assistant", "tool", "assistant"]
+    assert told(memory)[2][1] == '{"bought": true}'
+
+
+def test_the_oldest_turns_go_whole_and_the_instructions_stay() -> None:
+    memory = Memory(LLMContext([{"role": "developer", "content": "Be brief."}]), max_messages=4)
+    for turn in range(1, 6):
+        memory.ask(turn, f"q{turn}")
+        memory.tool_called(turn, f"c{turn}", "look", {})
+        memory.played(turn, f"a{turn}")
+    assert [content for _, content in told(memory)] == ["Be brief.", "q5", None, "IN_PROGRESS", "a5"]
+
+
+def test_a_long_conversation_is_bounded_in_characters() -> None:
+    memory = Memory(LLMContext(), max_chars=1000)
+    for turn in range(1, 50):
+        memory.ask(turn, "x" * 100)
+        memory.played(turn, "y" * 100)
+    assert sum(len(content) for _, content in told(memory)) <= 1000
+
+
+def test_bounds_that_hold_no_turn_are_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        Memory(LLMContext(), max_messages=1)
