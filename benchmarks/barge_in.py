@@ -6,7 +6,7 @@ Each kind of bot (barge_in_servers.py) is a process; all kinds run at the same t
 and plays at real time: real speech (human_speech.py) with its onset known to the sample, at a random phase, over an
 answer of 12 s. Silent is the last sample of the answer that the client played, to the sample; what waits in its buffer
 is played unless it was told to stop (`pause`, `interrupted`; stock: its InterruptionFrame). The lead is the audio which
-the client held, not yet played, when the user began. `--slow`: the client of ours reads in bursts, 60 ms apart.
+the client held, not yet played, when the user began. `--slow`: the client of ours looks at what came every 60 ms only.
 """
 
 from __future__ import annotations
@@ -64,10 +64,20 @@ class OurClient(WebSocketClient):
 
 
 class SlowClient(OurClient):
-    """Reads in bursts, as a busy phone does."""
+    """Looks at what came every 60 ms only, as a busy phone does."""
+
+    _late: list[str | bytes] | None = None
 
     def _on_message(self, message: str | bytes) -> None:
-        asyncio.get_running_loop().call_later(random.uniform(0, 0.06), super()._on_message, message)
+        if self._late is None:
+            self._late = []
+            asyncio.get_running_loop().call_later(0.06, self._look)
+        self._late.append(message)
+
+    def _look(self) -> None:
+        late, self._late = self._late or [], None
+        for message in late:
+            super()._on_message(message)
 
 
 class StockClient:
