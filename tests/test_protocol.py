@@ -122,7 +122,7 @@ def test_audio_must_be_whole_samples(pcm, good):
 
 
 def test_every_code_has_a_case():
-    covered = {code for _, code in REFUSED} | {"bad_audio", "too_fast"}  # these two have tests of their own
+    covered = {code for _, code in REFUSED} | {"bad_audio", "too_fast", "voice_failed"}  # these have tests of their own
     assert covered == set(protocol.ERROR_CODES)
 
 
