@@ -108,7 +108,17 @@ class WebSocketServer:
         await self._mirror.start()
         if self._peers is not None:
             await self._peers.start(health=self.health, on_taken=self._yield_session)
-        self._server = await serve(
+        try:
+            self._server = await self._listen()
+        except OSError:
+            await self._mirror.stop()
+            if self._peers is not None:
+                await self._peers.stop()
+            raise
+        self._watchdog.start()
+
+    async def _listen(self) -> Server:
+        return await serve(
             self._serve,
             self._host,
             self._port,
@@ -127,7 +137,6 @@ class WebSocketServer:
             logger=library_logger(),
             reuse_port=True if self._peers is not None else None,
         )
-        self._watchdog.start()
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Tell every client to reconnect, end the conversations, write what is unsaved. Idempotent.
