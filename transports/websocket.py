@@ -124,7 +124,7 @@ class WebSocketServer:
             self._port,
             process_request=self._process_request,
             select_subprotocol=_select_subprotocol,
-            create_connection=self._make_connection,
+            create_connection=self._make_connection,  # type: ignore[arg-type]  # any callable will do
             compression=None,
             max_size=self._limits.message_bytes,
             ping_interval=5,
