@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
+from collections.abc import AsyncGenerator
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.settings import STTSettings
+from pipecat.services.stt_service import SegmentedSTTService
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
@@ -151,6 +155,42 @@ def test_the_words_that_interrupt_survive_a_queued_stt_in_front_of_the_gate() ->
 
     call = run_offline(build, script)
     assert call.states == CUT_TURN
+    assert "helmets" in call.replies[1]
+
+
+class StockSTT(SegmentedSTTService):
+    """One of Pipecat's own: collects audio between the speech detector's start and stop, and answers by script."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(sample_rate=16000, settings=STTSettings(model=None, language=None))
+        self.words = list(words)
+
+    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
+        await asyncio.sleep(0.05)
+        yield TranscriptionFrame(text=self.words.pop(0), user_id="", timestamp="")
+
+
+def test_the_words_that_interrupt_survive_pipecats_own_stt_in_front_of_the_gate() -> None:
+    def build(session: Session) -> Pipeline:
+        ours = BOT.build(session).processors
+        return Pipeline([ours[0], StockSTT("where is my order", "do you sell helmets"), *ours[3:]])
+
+    async def says(call: Call) -> None:
+        await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
+        for chunk in range(1, 16):
+            await call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=chunk * 32))
+            await call.is_silent(0.04)  # the audio's content is the script's business
+        await call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
+
+    async def script(call: Call) -> None:
+        await says(call)
+        await call.until_heard(600)
+        await says(call)
+        await call.until_state("idle")
+
+    call = run_offline(build, script)
+    assert call.states == CUT_TURN
+    assert "order" in call.replies[0]
     assert "helmets" in call.replies[1]
 
 
