@@ -10,7 +10,7 @@ from pathlib import Path
 
 from leibniz_voice.bots.content import BotContent
 from leibniz_voice.bots.parts import embedded_parts
-from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
+from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.processors import (
     EmbeddedSTT,
     EmbeddedTTS,
@@ -25,7 +25,17 @@ from leibniz_voice.processors import (
 
 CONTENT = BotContent.load(Path(__file__).parent / "assistant_data")
 INTENT = KeywordIntent(examples=CONTENT.examples)
-RETRIEVER = SqliteRetriever(folder=CONTENT.passages, synonyms=CONTENT.synonyms)
+PASSAGES = SqliteRetriever(folder=CONTENT.passages, synonyms=CONTENT.synonyms)
+
+
+async def retrieve(turn: UserTurnFrame) -> RetrievalResult:
+    """Find passages by the user's words; where these are in none, by other phrases of the same intent."""
+    found = await PASSAGES.retrieve(turn.text)
+    if not found.context:
+        intent = await INTENT.classify(turn.text)
+        for phrase in CONTENT.examples.get(intent.label, ()):
+            found = found if found.context else await PASSAGES.retrieve(phrase)
+    return found
 
 
 def build(session: Session) -> Pipeline:
@@ -37,9 +47,10 @@ def build(session: Session) -> Pipeline:
             EmbeddedSTT(phrases=CONTENT.phrases),
             TurnAggregator(),
             Parallel(
-                {"intent": INTENT, "retrieval": RETRIEVER},
+                {"intent": INTENT, "retrieval": retrieve},
                 deadline_s=5.0,
                 fallback={"intent": IntentResult(), "retrieval": RetrievalResult()},
+                speculate=("intent", "retrieval"),
             ),
             Responder(templates=CONTENT.templates),
             EmbeddedTTS(),

@@ -16,6 +16,7 @@ from .parallel import Parallel
 from .pipeline import Pipeline
 from .processor import Processor
 from .record import ConversationRecord
+from .reply_watch import ReplyBounds
 from .services import IntentResult, Passage, RetrievalResult
 from .session import Session
 from .stages import Stage
@@ -37,6 +38,7 @@ __all__ = [
     "Passage",
     "Pipeline",
     "Processor",
+    "ReplyBounds",
     "ReplyEndedFrame",
     "ReplyStartedFrame",
     "RetrievalResult",

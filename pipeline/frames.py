@@ -254,9 +254,13 @@ class ReplyPlayedFrame(SystemFrame):
 
 @dataclass
 class PlaybackPauseFrame(SystemFrame):
-    """Hold the bot's audio now and keep the buffer: the user may be interrupting."""
+    """Hold the bot's audio now and keep the buffer: the user may be interrupting.
+
+    Not `is_told`: the cut is decided, and `interrupted` tells the client in a moment.
+    """
 
     turn_id: int = 0
+    is_told: bool = True
 
 
 @dataclass

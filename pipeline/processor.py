@@ -112,7 +112,6 @@ class Processor(FrameProcessor):
         self._engine_tasks.add(task)
         task.add_done_callback(self._engine_tasks.discard)
         task.add_done_callback(lambda _: work.close())  # cancelled before it began: else Python warns of it
-        task.add_done_callback(lambda _: work.close())  # one that was cancelled before its first step
         conductor.add(task, turn_id)
         return task
 

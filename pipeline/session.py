@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from loguru import logger
-from pipecat.frames.frames import CancelFrame, EndFrame
+from pipecat.frames.frames import CancelFrame, EndFrame, ErrorFrame
 from pipecat.observers.base_observer import BaseObserver
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameProcessor
@@ -17,6 +17,7 @@ from .errors import LeibnizError
 from .pipeline import Pipeline
 from .record import ConversationRecord
 
+ERROR_GRACE_S = 0.5  # from the first error of a start to giving it up
 START_S = 10.0  # every processor set up and started
 END_S = 10.0  # an EndFrame through the whole pipeline
 CANCEL_S = 1.0  # a CancelFrame likewise, then the clean-up
@@ -68,23 +69,44 @@ class Session:
             idle_timeout_secs=None,
             observers=self._observers,
         )
-        started = asyncio.Event()
+        started, failed = asyncio.Event(), asyncio.Event()
+        errors: list[ErrorFrame] = []
 
         async def on_started(*_: Any) -> None:
             started.set()
 
+        async def on_error(_: Any, frame: ErrorFrame) -> None:
+            errors.append(frame)
+            failed.set()
+
         self._worker.add_event_handler("on_pipeline_started", on_started)
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(self._worker)
-        self._run = asyncio.create_task(runner.run(), name=f"session {self.id}")
-        waiting = asyncio.create_task(started.wait())
+        self._worker.add_event_handler("on_pipeline_error", on_error)
         try:
-            await asyncio.wait({waiting, self._run}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if not started.is_set():
+            runner = WorkerRunner(handle_sigint=False)
+            await runner.add_workers(self._worker)
+            self._run = asyncio.create_task(runner.run(), name=f"session {self.id}")
+            await self._first_of(started, failed, timeout_s=START_S)
+            if failed.is_set() and not started.is_set():
+                await self._first_of(started, timeout_s=ERROR_GRACE_S)  # it may be one that the pipeline can live with
+        except asyncio.CancelledError:
+            await self.cancel("start cancelled")
+            raise
+        broken = [error.error for error in errors if error.processor and not error.processor.is_usable]
+        if broken or not started.is_set():
             await self.cancel("start failed")
-            raise SessionFailed(f"the pipeline of session {self.id} did not start within {START_S:.0f} s")
+            reason = (broken or [error.error for error in errors] or [f"nothing happened for {START_S:.0f} s"])[0]
+            raise SessionFailed(f"the pipeline of session {self.id} did not start: {reason}")
+        self._worker.remove_event_handler("on_pipeline_error", on_error)
+
+    async def _first_of(self, *events: asyncio.Event, timeout_s: float) -> None:
+        """Wait for an event, or the end of the worker."""
+        assert self._run is not None
+        waiting = [asyncio.create_task(event.wait()) for event in events]
+        try:
+            await asyncio.wait({*waiting, self._run}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def end(self, *, timeout_s: float = END_S) -> None:
         """Let what is under way be finished, then end; after `timeout_s` as `cancel`."""
@@ -92,7 +114,7 @@ class Session:
             await self.cancel("end took too long")
 
     async def cancel(self, reason: str = "cancelled") -> None:
-        """End now: in at most about 3 s, whatever a guest swallows or drops."""
+        """End now: in at most about 4 s, whatever a guest swallows or drops."""
         if self._worker is None or self._run is None or self._run.done():
             return
         if await self._done(self._worker.cancel(reason=reason), CANCEL_S * 2):

@@ -193,6 +193,8 @@ class Utterance:
     def on_state(self, state: State, now: float) -> list[Action]:
         """The conversation moved."""
         was_busy = self._is_bot_busy
+        if was_busy and state in (State.INTERRUPT, State.LISTENING):
+            return []  # the cut itself is on its way here, or this state is older than the turn: see `on_cut`
         self.state = state
         if was_busy and state is State.IDLE:
             self._answered = []

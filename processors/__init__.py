@@ -4,6 +4,7 @@ from .gate import InterruptionGate
 from .intent import HttpIntent, KeywordIntent
 from .responder import Responder
 from .retrieval import HttpRetriever, SqliteRetriever
+from .smart_turn import SmartTurn
 from .stt import EmbeddedSTT
 from .tracker import StateTracker
 from .tts import EmbeddedTTS
@@ -21,6 +22,7 @@ __all__ = [
     "Responder",
     "SileroAnalyzer",
     "SileroVAD",
+    "SmartTurn",
     "SqliteRetriever",
     "StateTracker",
     "TurnAggregator",

@@ -195,7 +195,7 @@ class InterruptionGate(Processor):
             self.fence.cut(self._turn_id)
             if is_speaking and not self._is_holding:
                 self._is_holding = True
-                await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id))
+                await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id, is_told=False))
             await self.push_frame(BargeInFrame(turn_id=self._turn_id), FrameDirection.UPSTREAM)
         elif decision is Decision.PAUSE and is_speaking:
             self._is_holding = True

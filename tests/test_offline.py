@@ -20,7 +20,7 @@ from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.testing import Call, run_offline
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.protocol import SttFragment, UserSpeaking
 
 BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
 ONE_TURN = ["idle", "listening", "thinking", "speaking", "idle"]
@@ -104,6 +104,30 @@ def test_noise_pauses_the_bot_and_it_goes_on() -> None:
         "pause",
         "resume",
     ]
+
+
+def test_the_words_that_interrupt_are_shown_before_the_turn_ends() -> None:
+    async def script(call: Call) -> None:
+        await call.types("where is my order")
+        await call.until_heard(600)
+        await call.sends(SttFragment(text="do you", is_final=False))
+        await call.until_state("listening")
+        await call.until(lambda: call.record.fields.text_buffer == ["do you"], "interrupting words", timeout_s=0.1)
+
+    call = run_offline(BOT.build, script)
+    assert call.wire.of_type("state_update")[-1]["text_buffer"] == ["do you"]
+    assert not call.wire.of_type("pause")
+
+
+def test_a_question_that_is_cut_before_its_answer_stays_in_front() -> None:
+    async def script(call: Call) -> None:
+        await call.types("where is my order")
+        await call.sends(UserSpeaking(confidence=1.0))  # still thinking
+        await call.sends(SttFragment(text="and when", is_final=True))
+        await call.until(lambda: call.record.fields.text_buffer[-1:] == ["and when"], "both", timeout_s=0.1)
+
+    call = run_offline(BOT.build, script)
+    assert call.record.fields.text_buffer == ["where is my order", "and when"]
 
 
 class QueuedSTT(FrameProcessor):

@@ -24,7 +24,8 @@ from pipecat.workers.runner import WorkerRunner
 from leibniz_voice.bots.stock_pipecat import chain
 from leibniz_voice.pipeline.record import ConversationRecord
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.pipeline.testing.scripted import Heard, Script, ScriptedLLM, ScriptedSTTGuest, Step
+from leibniz_voice.pipeline.testing.scripted import Script, ScriptedLLM, Step
+from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTTGuest
 from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
 from leibniz_voice.pipeline.testing.stamps import turns_in_audio
 

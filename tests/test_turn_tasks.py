@@ -380,12 +380,58 @@ def test_a_session_ends_in_bounded_time_whatever_a_guest_does(guest: type[FrameP
 def test_a_pipeline_that_never_starts_fails_with_a_reason_and_is_taken_down() -> None:
     async def main() -> None:
         before = len(asyncio.all_tasks())
-        with pytest.raises(SessionFailed, match="did not start within"):
+        with pytest.raises(SessionFailed, match="did not start: nothing happened for 10 s"):
             async with started(Ears(), NeverStarts(), Ears()):
                 pass
         await asyncio.sleep(1)
         assert len(asyncio.all_tasks()) == before
         with pytest.raises(SessionFailed, match="must return a Pipeline"):
             await Session("s", input=Ears(), output=Ears()).start(lambda s: None)  # type: ignore[arg-type,return-value]
+
+    run_virtual(main())
+
+
+class Broken(Processor):
+    """Fails in one of the two places where a processor starts."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    async def setup(self, setup: Any) -> None:
+        await super().setup(setup)
+        if self.where == "setup":
+            raise ValueError("no such voice")
+
+    @consumes(StartFrame)
+    async def _on_start(self, frame: Frame, direction: FrameDirection) -> None:
+        if self.where == "start":
+            raise ValueError("no such voice")
+        await self.push_frame(frame, direction)
+
+
+@pytest.mark.parametrize("where", ["setup", "start"])
+def test_a_processor_that_cannot_start_fails_the_session_at_once_with_its_reason(where: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        at = loop.time()
+        with pytest.raises(SessionFailed, match="no such voice"):
+            async with started(Ears(), Broken(where), Ears()):
+                pass
+        assert loop.time() - at < 5
+
+    run_virtual(main())
+
+
+def test_a_start_that_is_cancelled_leaves_nothing_running() -> None:
+    async def main() -> None:
+        before = len(asyncio.all_tasks())
+        session = Session("s", input=Ears(), output=Ears())
+        starting = asyncio.create_task(session.start(lambda s: Pipeline([s.input, NeverStarts(), s.output])))
+        await asyncio.sleep(0.5)
+        starting.cancel()
+        await asyncio.wait({starting})
+        await asyncio.sleep(1)
+        assert len(asyncio.all_tasks()) == before
 
     run_virtual(main())

@@ -203,7 +203,8 @@ class ClientOutput(Processor):
     @consumes(PlaybackPauseFrame)
     async def _on_pause(self, frame: PlaybackPauseFrame, direction: FrameDirection) -> None:
         self._playout.pause(self._now())
-        self.say(self._spell.pause(frame.turn_id))
+        if frame.is_told:
+            self.say(self._spell.pause(frame.turn_id))
 
     @consumes(PlaybackResumeFrame)
     async def _on_resume(self, frame: PlaybackResumeFrame, direction: FrameDirection) -> None:

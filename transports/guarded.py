@@ -41,7 +41,7 @@ class GuardedConnection(ServerConnection):
             transport.abort()  # type: ignore[attr-defined] # a socket's transport
             return
         if hasattr(transport, "max_size"):
-            transport.max_size = READ_BYTES  # how much asyncio's selector transport reads at once
+            transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # what asyncio reads at once
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

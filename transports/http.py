@@ -20,7 +20,7 @@ from .protocol import is_session_id
 
 PATH = "/orchestrate"  # our JSON and PCM, or whatever the subprotocol says
 PIPECAT_PATH = "/pipecat"  # protobuf and RTVI, for Pipecat's own clients
-_CONSOLE = files(__package__) / "console"
+_CONSOLE = files(__package__ or __name__) / "console"
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -83,6 +83,8 @@ class Watchdog:
                 continue
             reported = beat
             frame = sys._current_frames().get(self._loop_thread)
+            if frame is not None and frame.f_code.co_name == "select":
+                continue  # it waits, and was only not scheduled: the machine is busy, not this loop
             BLOCKED.inc()
             logger.warning("the event loop is blocked for {:.0f} ms in:\n{}", late * 1000, _stack(frame))
 

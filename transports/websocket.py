@@ -108,13 +108,23 @@ class WebSocketServer:
         await self._mirror.start()
         if self._peers is not None:
             await self._peers.start(health=self.health, on_taken=self._yield_session)
-        self._server = await serve(
+        try:
+            self._server = await self._listen()
+        except OSError:
+            await self._mirror.stop()
+            if self._peers is not None:
+                await self._peers.stop()
+            raise
+        self._watchdog.start()
+
+    async def _listen(self) -> Server:
+        return await serve(
             self._serve,
             self._host,
             self._port,
             process_request=self._process_request,
             select_subprotocol=_select_subprotocol,
-            create_connection=self._make_connection,
+            create_connection=self._make_connection,  # type: ignore[arg-type]  # any callable will do
             compression=None,
             max_size=self._limits.message_bytes,
             ping_interval=5,
@@ -127,7 +137,6 @@ class WebSocketServer:
             logger=library_logger(),
             reuse_port=True if self._peers is not None else None,
         )
-        self._watchdog.start()
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Tell every client to reconnect, end the conversations, write what is unsaved. Idempotent.

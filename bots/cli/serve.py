@@ -115,6 +115,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
 async def serve(bot: ModuleType, options: argparse.Namespace) -> int:
     """Serve `bot`; print one line when ready."""
+    from leibniz_voice.pipeline.errors import ConfigurationError
     from leibniz_voice.transports import WebSocketServer, open_store
     from leibniz_voice.transports.peers import Peers
 
@@ -137,6 +138,8 @@ async def serve(bot: ModuleType, options: argparse.Namespace) -> int:
                 await _until_stopped(server)
             finally:
                 await server.stop(drain_s=options.drain)
+    except ConfigurationError as error:  # of the bot's content or settings, found when its parts start
+        raise UsageError(str(error)) from error
     finally:
         await store.close()
     return 0

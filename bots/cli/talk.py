@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     set_up_log("ERROR")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without emoji
+            stream.reconfigure(errors="replace")  # type: ignore[attr-defined]  # a terminal without emoji
     try:
         _check(options)
         return asyncio.run(_run(options))
@@ -162,7 +162,8 @@ async def _sounds(utterances: list[str], voice: str) -> list[bytes]:
 
 async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> int:
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.transports.client import ConnectionFailed, WebSocketClient
+    from leibniz_voice.transports.client import WebSocketClient
+    from leibniz_voice.transports.client_open import ConnectionFailed
 
     from .talk_sound import RATE
     from .talk_view import View

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from .loading import set_up_log
+
 EPILOG = """\
 environment:
   LEIBNIZ_SECRET     the server's secret, at least 32 bytes (openssl rand -hex 32)
@@ -33,6 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the token."""
+    set_up_log("ERROR")
     from leibniz_voice.pipeline.errors import ConfigurationError
     from leibniz_voice.transports.tokens import TokenKey
 
