@@ -1,12 +1,13 @@
 """Speech onset until the bot is silent at a real client: ours beside stock Pipecat, in one run, over real sockets.
 
-    .venv/bin/python benchmarks/barge_in.py [--onsets 40] [--kinds ours stock quick] [--slow]
+    .venv/bin/python benchmarks/barge_in.py [--onsets 40] [--kinds ours stock quick] [--slow] [--crowd 50]
 
 Each kind of bot (barge_in_servers.py) is a process; all kinds run at the same time, each with one client that speaks
 and plays at real time: real speech (human_speech.py) with its onset known to the sample, at a random phase, over an
 answer of 12 s. Silent is the last sample of the answer that the client played, to the sample; what waits in its buffer
 is played unless it was told to stop (`pause`, `interrupted`; stock: its InterruptionFrame). The lead is the audio which
 the client held, not yet played, when the user began. `--slow`: the client of ours looks at what came every 60 ms only.
+`--crowd`: so many other conversations go on at our server, which are talked over too, with clients in a third process.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from barge_in_servers import MEASURED
 from human_speech import INTERRUPTIONS, RATE, VOICES, onset_in, say
 from loguru import logger
 from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame, TextFrame
@@ -181,12 +183,43 @@ def row(name: str, values: list[float]) -> str:
     return f"{name:<46}{p50:7.1f}{p95:8.1f}{p99:8.1f}   n {len(values)}"
 
 
-async def measure(kind: str, count: int, *, slow: bool) -> tuple[str, list[str], float]:
+async def be_crowd(port: int, count: int) -> None:
+    """Be `count` callers, each at its own pace, until killed."""
+
+    async def call(number: int) -> None:
+        rng = random.Random(number)
+        await asyncio.sleep(number * 0.05)
+        async with OurClient(f"ws://127.0.0.1:{port}", max_s=1.0) as client:
+            while True:
+                await client.ask()
+                await asyncio.sleep(rng.uniform(3, 6))
+                await client.speak(say(rng.choice(INTERRUPTIONS), rng.choice(VOICES)))
+                await asyncio.sleep(1)
+
+    await asyncio.gather(*(call(number) for number in range(count)))
+
+
+@asynccontextmanager
+async def crowd(port: int, count: int) -> AsyncIterator[None]:
+    """So many callers, meanwhile."""
+    if not count:
+        yield
+        return
+    process = await asyncio.create_subprocess_exec(sys.executable, __file__, "--be-crowd", str(port), str(count))
+    await asyncio.sleep(12 + 0.05 * count)
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def measure(kind: str, count: int, *, slow: bool, others: int) -> tuple[str, list[str], float]:
     """Run one kind of bot; its name, its lines, its p50."""
     rng = random.Random(SEED)
-    async with serving(kind) as (port, notes):
+    async with serving(kind) as (port, notes), crowd(port, others if kind == "ours" else 0):
         if kind == "ours":
-            client: Any = (SlowClient if slow else OurClient)(f"ws://127.0.0.1:{port}")
+            client: Any = (SlowClient if slow else OurClient)(f"ws://127.0.0.1:{port}", session_id=MEASURED)
         else:
             client = StockClient(f"ws://127.0.0.1:{port}")
         async with client:
@@ -284,25 +317,36 @@ async def serving(kind: str) -> AsyncIterator[tuple[int, list[dict[str, Any]]]]:
         await reader
 
 
+def notes_on(options: argparse.Namespace) -> str:
+    """What was special."""
+    return " (client reads late)" * options.slow + f" ({options.crowd} other conversations)" * bool(options.crowd)
+
+
 async def main() -> None:
     """Measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onsets", type=int, default=40)
     parser.add_argument("--kinds", nargs="+", default=["ours", "stock", "quick"], choices=("ours", "stock", "quick"))
     parser.add_argument("--slow", action="store_true", help="the client of ours reads late")
+    parser.add_argument("--crowd", type=int, default=0, metavar="N", help="other conversations at our server")
+    parser.add_argument("--be-crowd", type=int, nargs=2, metavar=("PORT", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     logger.remove()
+    if options.be_crowd:
+        await be_crowd(*options.be_crowd)
     for text in INTERRUPTIONS:
         for voice in VOICES:
             say(text, voice)
     load = os.getloadavg()
-    results = await asyncio.gather(*(measure(kind, options.onsets, slow=options.slow) for kind in options.kinds))
+    results = await asyncio.gather(
+        *(measure(kind, options.onsets, slow=options.slow, others=options.crowd) for kind in options.kinds)
+    )
     print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}, "
           f"pipecat-ai {importlib.metadata.version('pipecat-ai')}, {os.cpu_count()} cores, "
           f"load before {load[0]:.1f}, after {os.getloadavg()[0]:.1f}, seed {SEED}")  # fmt: skip
     print(f"{'ms':<46}{'p50':>7}{'p95':>8}{'p99':>8}")
     for kind, lines, _ in results:
-        print(f"\n{kind}" + (" (client reads late)" if options.slow and kind == "ours" else ""), *lines, sep="\n")
+        print(f"\n{kind}" + (notes_on(options) if kind == "ours" else ""), *lines, sep="\n")
     p50 = {kind: value for kind, _, value in results}
     for kind in p50:
         if kind != "ours" and "ours" in p50:

@@ -23,6 +23,7 @@ from loguru import logger
 
 RATE = 16_000
 ANSWER_S = 12.0
+MEASURED = "measured"  # the session whose instants are noted
 PART = 2560  # bytes of 80 ms
 
 
@@ -53,6 +54,7 @@ async def ours(port: int) -> None:
     )
     from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
     from leibniz_voice.transports import WebSocketServer
+    from leibniz_voice.transports.limits import Limits
 
     def note(what: str, **more: Any) -> None:
         print(json.dumps({"at": time.monotonic(), "what": what, **more}))
@@ -105,12 +107,13 @@ async def ours(port: int) -> None:
         return RetrievalResult(context="It is on its way.")
 
     def build(session: Session) -> Pipeline:
+        is_noted = session.id == MEASURED
         return Pipeline(
             [
                 session.input,
-                BeforeVAD(),
+                *([BeforeVAD()] if is_noted else []),
                 SileroVAD(),
-                AfterVAD(),
+                *([AfterVAD()] if is_noted else []),
                 TurnAggregator(),
                 Parallel(
                     {"intent": intent, "retrieval": retrieval},
@@ -118,15 +121,15 @@ async def ours(port: int) -> None:
                 ),
                 Responder(),
                 Voice(),
-                BeforeGate(),
+                *([BeforeGate()] if is_noted else []),
                 InterruptionGate(),
-                AfterGate(),
+                *([AfterGate()] if is_noted else []),
                 StateTracker(record=session.record),
                 session.output,
             ]
         )
 
-    async with WebSocketServer(build, port=port):
+    async with WebSocketServer(build, port=port, limits=Limits(connections=500, connections_per_address=500)):
         print("up", flush=True)
         await asyncio.Event().wait()
 
