@@ -46,6 +46,7 @@ def main() -> int:
             stale=verdict.stale,
             dropped=verdict.dropped,
             wedged=verdict.wedged,
+            unasked=verdict.unasked,
             lost=verdict.lost,
             bad=not verdict.is_good,
         )
@@ -64,6 +65,7 @@ def main() -> int:
     print(f"stale samples heard       {totals['stale']}")
     print(f"good samples dropped      {totals['dropped']}")
     print(f"conversations wedged      {totals['wedged']}")
+    print(f"turns cut by nobody       {totals['unasked']}")
     print(f"words lost                {totals['lost']}")
     return 1 if totals["bad"] else 0
 

@@ -7,6 +7,7 @@ queued guests stand in the chain, and where the user cuts in. Then:
     stale     audio of turn n that passed the gate after n was cut, or was sent after `interrupted` n   must be 0
     dropped   samples of an uncut reply that never arrived                                  must be 0
     wedged    the conversation is not idle in the end                                       must be 0
+    unasked   a turn was cut by nobody: the last reply, or one that is asked again unchanged    must be 0
     lost      a word that was said and is in no turn                                        must be 0
 """
 
@@ -197,6 +198,7 @@ class Probe(Processor):
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
         self.log.append(("turn", frame.text))
+        self.log.append(("asked", frame))
         await self.push_frame(frame, direction)
 
 
@@ -288,6 +290,7 @@ class Verdict:
     dropped: int = 0  # samples
     wedged: bool = False
     lost: int = 0  # words
+    unasked: bool = False  # a turn was cut by nobody
     cuts: int = 0
     replies: int = 0
     trace: str = ""
@@ -295,7 +298,7 @@ class Verdict:
     @property
     def is_good(self) -> bool:
         """Whether everything held."""
-        return not (self.stale or self.dropped or self.wedged or self.lost)
+        return not (self.stale or self.dropped or self.wedged or self.lost or self.unasked)
 
 
 @dataclass
@@ -365,6 +368,10 @@ async def _run(plan: Plan, parts: Parts, llm: FakeOpenAI | None = None) -> Verdi
         verdict.stale += _stale(gate_log)
         asked = " ".join(text for kind, text in gate_log if kind == "turn").split()
         verdict.lost = sum(word not in asked for word in user.said)
+        turns = {frame.turn_id: frame.text.split() for kind, frame in gate_log if kind == "asked"}
+        cut = {message["turn"] for message in call.wire.of_type("interrupted")}
+        again = [t for t, words in turns.items() if any(set(words) <= set(turns[old]) for old in turns if old < t)]
+        verdict.unasked = bool(again) or max(turns, default=0) in cut
         _judge(verdict, call)
         return verdict
 
