@@ -54,6 +54,7 @@ from leibniz_voice.processors import (
     InterruptionGate,
     Responder,
     SileroVAD,
+    SmartTurn,
     StateTracker,
     TurnAggregator,
 )
@@ -143,6 +144,7 @@ def parallel_of_processors() -> Parallel:
 
 OURS: dict[str, tuple[Callable[[], FrameProcessor], Callable[[], Sequence[Frame]]]] = {
     "SileroVAD": (SileroVAD, microphone),
+    "SmartTurn": (SmartTurn, microphone),
     "TurnAggregator": (TurnAggregator, words),
     "Parallel": (parallel, two_turns),
     "Parallel of processors": (parallel_of_processors, two_turns),
