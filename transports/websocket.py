@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import Counter as Counts
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from loguru import logger
-from prometheus_client import Counter, Gauge, generate_latest
+from prometheus_client import generate_latest
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
@@ -20,25 +16,18 @@ from ..pipeline.session import Build
 from ..pipeline.store import StateStore
 from .admission import Door, Origins, TokenGate, subprotocols_in, token_in
 from .client_socket import WebSocketsSocket
-from .connection import Connection
 from .dialect import Dialect, JsonDialect
 from .guarded import GuardedConnection
 from .http import PIPECAT_PATH, Routes, query_of, refusal, session_id_of
 from .library_log import library_logger
-from .limits import REFUSED, Limits
-from .mirror import Mirror
+from .limits import Limits
 from .peers import Peers
-from .protocol import CloseCode
+from .reception import Reception
 from .rtvi import RtviDialect
 from .spent import SpentTokens
 from .store_memory import MemoryStore
 from .tokens import TokenKey, TokenRefused
-from .turnstile import Turnstiles
-from .watchdog import Watchdog
 
-SESSIONS = Gauge("leibniz_sessions", "Conversations going on")
-CONNECTIONS = Counter("leibniz_connections", "Conversations begun", ["kind"])
-UPTIME = Gauge("leibniz_uptime_seconds", "Since the server was made")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_S = 10.0  # how long a conversation may go on for its turn to be finished, when the server ends
 DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
@@ -72,29 +61,21 @@ class WebSocketServer:
                 f"host is {host}, which others can reach, and there is no secret for tokens: set LEIBNIZ_SECRET "
                 "(openssl rand -hex 32), serve on 127.0.0.1, or say --insecure"
             )
-        self._build = build  # makes the pipeline of a session
         self._host = host
         self._port = port  # 0: any free one
         self._limits = limits or Limits()
-        self._store = store or MemoryStore()  # where conversations survive
-        self._mirror = Mirror(self._store)  # writes them there
         self._peers = peers  # the other workers; None for a single process
-        self._tokens = TokenGate(key, spent=SpentTokens(ledger=self._store, folder=peers.spent if peers else None))
+        store = store or MemoryStore()
+        self._tokens = TokenGate(key, spent=SpentTokens(ledger=store, folder=peers.spent if peers else None))
+        self._reception = Reception(
+            build, store=store, tokens=self._tokens, limits=self._limits, lead_ms=lead_ms, peers=peers
+        )
         self._routes = Routes(
             origins=Origins(origins), health=self._whole_health, metrics=self._metrics, unready=self.unready
         )
-        self._lead_ms = lead_ms  # how far audio may run ahead of real time
         self._trust_proxy = trust_proxy  # the address is the last of X-Forwarded-For
         self._door = Door(self._limits, is_behind_proxy=trust_proxy)  # counts sockets
-        self._by_address: Counts[str] = Counts()  # WebSockets of each address
-        self._turnstiles = Turnstiles()  # space out beginnings, turns and ends
-        self._running: set[Connection] = set()  # every connection, from its handshake to its end
-        self._connections: dict[str, Connection] = {}  # session id -> its one connection
         self._server: Server | None = None  # None until `start`
-        self._watchdog = Watchdog()  # says what blocks the loop
-        self._is_draining = False  # no new conversations
-        self._started = time.monotonic()  # for the uptime
-        UPTIME.set_function(lambda: time.monotonic() - self._started)
 
     async def __aenter__(self) -> WebSocketServer:
         await self.start()
@@ -105,17 +86,12 @@ class WebSocketServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError if the address is taken."""
-        await self._mirror.start()
-        if self._peers is not None:
-            await self._peers.start(health=self.health, on_taken=self._yield_session)
+        await self._reception.start()
         try:
             self._server = await self._listen()
         except OSError:
-            await self._mirror.stop()
-            if self._peers is not None:
-                await self._peers.stop()
+            await self._reception.stop()
             raise
-        self._watchdog.start()
 
     async def _listen(self) -> Server:
         return await serve(
@@ -145,30 +121,13 @@ class WebSocketServer:
         """
         if self._server is None:
             return
-        self._is_draining = True
-        if drain_s and self._running:
-            await self._drain(drain_s)
+        await self._reception.drain(drain_s)
         server, self._server = self._server, None
         server.close(close_connections=False)
-        await asyncio.gather(*(c.close(CloseCode.RESTART, "restart") for c in list(self._running)))
+        await self._reception.close_all()
         server.close()
         await server.wait_closed()
-        unsaved = await self._mirror.drain(2.0)
-        if unsaved:
-            logger.warning("{} conversations could not be written to the state store", unsaved)
-        await self._mirror.stop()
-        self._watchdog.stop()
-        if self._peers is not None:
-            await self._peers.stop()
-
-    async def _drain(self, drain_s: float) -> None:
-        logger.info("draining: {} conversations may finish their turn, at most {:.0f} s", len(self._running), drain_s)
-        ends = [asyncio.create_task(connection.wait()) for connection in self._running]
-        for connection in list(self._running):
-            connection.leave(CloseCode.RESTART, "restart")
-        _, late = await asyncio.wait(ends, timeout=drain_s)
-        for end in late:
-            end.cancel()
+        await self._reception.stop()
 
     async def serve_forever(self) -> None:
         """Return when the server is stopped."""
@@ -190,22 +149,11 @@ class WebSocketServer:
 
     def health(self) -> dict[str, Any]:
         """What `/health` answers, of this process alone."""
-        return {
-            "status": "healthy",
-            "service": "orchestrator",
-            "active_sessions": len(self._connections),
-            "redis_connected": self._store.healthy and not isinstance(self._store, MemoryStore),
-            "store": self._store.describe(),
-            "uptime_seconds": round(time.monotonic() - self._started, 1),
-        }
+        return self._reception.health()
 
     def unready(self) -> str:
         """Why no further conversation should be sent here; "" while there is room."""
-        if self._is_draining:
-            return "draining"
-        if len(self._running) >= self._limits.connections:
-            return "full"
-        return "overloaded" if self._watchdog.is_overloaded else ""
+        return self._reception.unready()
 
     async def _whole_health(self) -> dict[str, Any]:
         return await self._peers.health(self.health()) if self._peers is not None else self.health()
@@ -223,7 +171,7 @@ class WebSocketServer:
         if response is not None:
             return response
         origin = request.headers.get("Origin")
-        if self._is_draining:
+        if self._reception.is_draining:
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin)
         is_pipecat = request.path.startswith(PIPECAT_PATH)
         token = token_in(request.headers) or (query_of(request.path, "token") or None if is_pipecat else None)
@@ -237,64 +185,14 @@ class WebSocketServer:
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, GuardedConnection)
-        address = self._address_of(socket)
-        if len(self._running) >= self._limits.connections:
-            REFUSED.labels("full").inc()
-            await socket.close(CloseCode.FULL, "full")
-            return
-        if self._by_address[address] >= self._limits.connections_per_address:
-            REFUSED.labels("per_address").inc()
-            await socket.close(CloseCode.TOO_MANY, "too many connections from this address")
-            return
-        connection = self._connection(socket)
-        self._running.add(connection)
-        self._by_address[address] += 1
-        SESSIONS.inc()
-        try:
-            if self._is_draining:
-                connection.leave(CloseCode.RESTART, "restart")
-            await connection.run()
-        finally:
-            SESSIONS.dec()
-            self._running.discard(connection)
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
-            if connection.is_admitted:
-                CONNECTIONS.labels("resumed" if connection.is_resumed else "new").inc()
-            if self._connections.get(connection.session_id) is connection:
-                del self._connections[connection.session_id]
-
-    def _connection(self, socket: GuardedConnection) -> Connection:
         assert socket.request is not None
-        return Connection(
+        await self._reception.host(
             WebSocketsSocket(socket),
-            session_id_of(socket.request.path),
-            mirror=self._mirror,
-            build=self._build,
-            limits=self._limits,
-            lead_ms=self._lead_ms,
+            session_id=session_id_of(socket.request.path),
+            address=self._address_of(socket),
             dialect=_dialect_of(socket),
-            tokens=None if socket.has_token else self._tokens,
-            next_token=self._tokens.next,
-            on_admitted=self._take_over,
-            turnstiles=self._turnstiles,
+            has_token=socket.has_token,
         )
-
-    async def _take_over(self, connection: Connection) -> None:
-        """The newest connection of a session has it; the one before is closed."""
-        older = self._connections.get(connection.session_id)
-        self._connections[connection.session_id] = connection
-        if older is not None:
-            await older.close(CloseCode.TAKEN_OVER, "taken over by a newer connection")
-        if self._peers is not None:
-            await self._peers.take(connection.session_id, connection.began)
-
-    async def _yield_session(self, session_id: str, since: float) -> None:
-        """Another worker has a newer connection. (One on another machine is noticed at the next write.)"""
-        ours = self._connections.get(session_id)
-        if ours is not None and ours.began < since:
-            await ours.close(CloseCode.TAKEN_OVER, "taken over by a newer connection")
 
     def _address_of(self, socket: GuardedConnection) -> str:
         assert socket.request is not None

@@ -1,0 +1,181 @@
+"""`Reception`: all conversations of a process, whatever server their sockets belong to.
+
+A client is let in within the limits, its session belongs to its newest connection, and at the end everybody may finish
+the turn and is told to reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter as Counts
+from typing import Any
+
+from loguru import logger
+from prometheus_client import Counter, Gauge
+
+from ..pipeline.session import Build
+from ..pipeline.store import StateStore
+from .admission import TokenGate
+from .client_socket import ClientSocket
+from .connection import Connection
+from .dialect import Dialect
+from .limits import REFUSED, Limits
+from .mirror import Mirror
+from .peers import Peers
+from .protocol import CloseCode
+from .store_memory import MemoryStore
+from .turnstile import Turnstiles
+from .watchdog import Watchdog
+
+SESSIONS = Gauge("leibniz_sessions", "Conversations going on")
+CONNECTIONS = Counter("leibniz_connections", "Conversations begun", ["kind"])
+UPTIME = Gauge("leibniz_uptime_seconds", "Since the server was made")
+
+
+class Reception:
+    """Hosts conversations between `start` and `stop`. `peers`: the other workers of this port."""
+
+    def __init__(
+        self,
+        build: Build,
+        *,
+        store: StateStore,
+        tokens: TokenGate,
+        limits: Limits,
+        lead_ms: float = 60.0,
+        peers: Peers | None = None,
+    ) -> None:
+        self.is_draining = False  # no new conversations
+        self._build = build  # makes the pipeline of a session
+        self._store = store  # where conversations survive
+        self._mirror = Mirror(store)  # writes them there
+        self._tokens = tokens
+        self._limits = limits
+        self._lead_ms = lead_ms  # how far audio may run ahead of real time
+        self._peers = peers  # the other workers; None for a single process
+        self._by_address: Counts[str] = Counts()  # WebSockets of each address
+        self._turnstiles = Turnstiles()  # space out beginnings, turns and ends
+        self._running: set[Connection] = set()  # every connection, from its handshake to its end
+        self._connections: dict[str, Connection] = {}  # session id -> its one connection
+        self._watchdog = Watchdog()  # says what blocks the loop
+        self._started = time.monotonic()  # for the uptime
+        UPTIME.set_function(lambda: time.monotonic() - self._started)
+
+    async def start(self) -> None:
+        """Before the first client."""
+        await self._mirror.start()
+        if self._peers is not None:
+            await self._peers.start(health=self.health, on_taken=self._yield_session)
+        self._watchdog.start()
+
+    async def drain(self, drain_s: float) -> None:
+        """Let each conversation finish its turn, for at most so long, and let none begin."""
+        self.is_draining = True
+        if not drain_s or not self._running:
+            return
+        logger.info("draining: {} conversations may finish their turn, at most {:.0f} s", len(self._running), drain_s)
+        ends = [asyncio.create_task(connection.wait()) for connection in self._running]
+        for connection in list(self._running):
+            connection.leave(CloseCode.RESTART, "restart")
+        _, late = await asyncio.wait(ends, timeout=drain_s)
+        for end in late:
+            end.cancel()
+
+    async def close_all(self) -> None:
+        """Tell every client to reconnect, and end the conversations."""
+        self.is_draining = True
+        await asyncio.gather(*(c.close(CloseCode.RESTART, "restart") for c in list(self._running)))
+
+    async def stop(self) -> None:
+        """After the last client: write what is unsaved."""
+        unsaved = await self._mirror.drain(2.0)
+        if unsaved:
+            logger.warning("{} conversations could not be written to the state store", unsaved)
+        await self._mirror.stop()
+        self._watchdog.stop()
+        if self._peers is not None:
+            await self._peers.stop()
+
+    def health(self) -> dict[str, Any]:
+        """What `/health` answers, of this process alone."""
+        return {
+            "status": "healthy",
+            "service": "orchestrator",
+            "active_sessions": len(self._connections),
+            "redis_connected": self._store.healthy and not isinstance(self._store, MemoryStore),
+            "store": self._store.describe(),
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+        }
+
+    def unready(self) -> str:
+        """Why no further conversation should be sent here; "" while there is room."""
+        if self.is_draining:
+            return "draining"
+        if len(self._running) >= self._limits.connections:
+            return "full"
+        return "overloaded" if self._watchdog.is_overloaded else ""
+
+    async def host(
+        self, socket: ClientSocket, *, session_id: str, address: str, dialect: Dialect, has_token: bool = False
+    ) -> None:
+        """Host one client's conversation to its end; close the socket at once if there is no room for it.
+
+        `has_token`: its token was taken before; else its `hello` must bring one, where one is needed.
+        """
+        if len(self._running) >= self._limits.connections:
+            REFUSED.labels("full").inc()
+            await socket.close(CloseCode.FULL, "full")
+            return
+        if self._by_address[address] >= self._limits.connections_per_address:
+            REFUSED.labels("per_address").inc()
+            await socket.close(CloseCode.TOO_MANY, "too many connections from this address")
+            return
+        connection = Connection(
+            socket,
+            session_id,
+            mirror=self._mirror,
+            build=self._build,
+            limits=self._limits,
+            lead_ms=self._lead_ms,
+            dialect=dialect,
+            tokens=None if has_token else self._tokens,
+            next_token=self._tokens.next,
+            on_admitted=self._take_over,
+            turnstiles=self._turnstiles,
+        )
+        self._running.add(connection)
+        self._by_address[address] += 1
+        SESSIONS.inc()
+        try:
+            if self.is_draining:
+                connection.leave(CloseCode.RESTART, "restart")
+            await connection.run()
+        finally:
+            self._forget(connection, address)
+
+    def _forget(self, connection: Connection, address: str) -> None:
+        SESSIONS.dec()
+        self._running.discard(connection)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+        if connection.is_admitted:
+            CONNECTIONS.labels("resumed" if connection.is_resumed else "new").inc()
+        if self._connections.get(connection.session_id) is connection:
+            del self._connections[connection.session_id]
+
+    async def _take_over(self, connection: Connection) -> None:
+        """The newest connection of a session has it; the one before is closed."""
+        older = self._connections.get(connection.session_id)
+        self._connections[connection.session_id] = connection
+        if older is not None:
+            await older.close(CloseCode.TAKEN_OVER, "taken over by a newer connection")
+        if self._peers is not None:
+            await self._peers.take(connection.session_id, connection.began)
+
+    async def _yield_session(self, session_id: str, since: float) -> None:
+        """Another worker has a newer connection. (One on another machine is noticed at the next write.)"""
+        ours = self._connections.get(session_id)
+        if ours is not None and ours.began < since:
+            await ours.close(CloseCode.TAKEN_OVER, "taken over by a newer connection")
