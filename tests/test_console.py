@@ -3,82 +3,35 @@
 from __future__ import annotations
 
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-BOT = Path(__file__).parents[1] / "bots" / "assistant.py"
+from .browser import CHROMIUM, flags, marks, served, speak
+
 QUESTION = "what are your opening hours"
 ANSWER_MS = 15_000
-START_S = 30.0
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
-    pytest.mark.skipif(not shutil.which("espeak-ng") or not shutil.which("sox"), reason="needs espeak-ng and sox"),
-]
+pytestmark = marks
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (its own browsers are not used)")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The http address of `leibniz serve bots/assistant.py`."""
-    port = free_port()
-    log = (tmp_path_factory.mktemp("server") / "stderr").open("w+")
-    command = [sys.executable, "-m", "leibniz_voice.bots.cli.main", "serve", str(BOT), "--port", str(port)]
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=tmp_path_factory.mktemp("home")
-    )
-    patience = threading.Timer(START_S, server.kill)
-    patience.start()
-    line = next((line for line in server.stdout if str(port) in line), None)
-    patience.cancel()
-    if line is None:
-        server.kill()
-        server.wait()
-        log.seek(0)
-        pytest.fail(f"the server did not start:\n{log.read()[-3000:]}")
-    yield f"http://127.0.0.1:{port}/"
-    server.terminate()
-    server.wait(timeout=15)
-    server.stdout.close()
-    log.close()
+    with served(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def microphone_wav(tmp_path_factory):
-    """The question, spoken by a voice that is not the bot's; half a second of quiet before it, much after it."""
-    folder = tmp_path_factory.mktemp("speech")
-    spoken, padded = folder / "spoken.wav", folder / "microphone.wav"
-    subprocess.run(["espeak-ng", "-v", "en-us+f3", "-s", "150", "-w", spoken, QUESTION], check=True)
-    subprocess.run(["sox", spoken, "-r", "48000", "-c", "1", "-b", "16", padded, "pad", "0.7", "20"], check=True)
-    return padded
+    """The question; half a second of quiet before it, much after it."""
+    return speak(QUESTION, tmp_path_factory.mktemp("speech") / "microphone.wav", before_s=0.7, after_s=20)
 
 
 @pytest.fixture(scope="module")
 def browser(microphone_wav):
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={microphone_wav}%noloop",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(microphone_wav))
         yield chromium
         chromium.close()
 
