@@ -37,8 +37,3 @@ def test_the_smallest_pipeline_echoes() -> None:
 def test_the_test_of_a_barge_in_passes_and_is_short() -> None:
     exec(PYTHON[1], {})
     assert len([line for line in PYTHON[1].splitlines() if line.strip()]) <= 12
-
-
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)", README))
-def test_every_link_leads_somewhere(target: str) -> None:
-    assert (ROOT / target).exists()

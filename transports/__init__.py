@@ -1,5 +1,6 @@
 """How conversations reach the pipelines, and where they are kept."""
 
+from .asgi import AsgiApp
 from .client import WebSocketClient
 from .client_open import ConnectionFailed
 from .endpoints import ClientInput, ClientOutput
@@ -15,6 +16,7 @@ from .websocket import WebSocketServer
 from .wire import Wire
 
 __all__ = [
+    "AsgiApp",
     "ClientInput",
     "ClientOutput",
     "ConnectionFailed",

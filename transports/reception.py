@@ -12,7 +12,7 @@ from collections import Counter as Counts
 from typing import Any
 
 from loguru import logger
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, generate_latest
 
 from ..pipeline.session import Build
 from ..pipeline.store import StateStore
@@ -24,7 +24,9 @@ from .limits import REFUSED, Limits
 from .mirror import Mirror
 from .peers import Peers
 from .protocol import CloseCode
+from .spent import SpentTokens
 from .store_memory import MemoryStore
+from .tokens import TokenKey
 from .turnstile import Turnstiles
 from .watchdog import Watchdog
 
@@ -34,24 +36,24 @@ UPTIME = Gauge("leibniz_uptime_seconds", "Since the server was made")
 
 
 class Reception:
-    """Hosts conversations between `start` and `stop`. `peers`: the other workers of this port."""
+    """Hosts conversations between `start` and `stop`. `key`: tokens are asked for; `peers`: the other workers."""
 
     def __init__(
         self,
         build: Build,
         *,
-        store: StateStore,
-        tokens: TokenGate,
-        limits: Limits,
+        store: StateStore | None = None,
+        key: TokenKey | None = None,
+        limits: Limits | None = None,
         lead_ms: float = 60.0,
         peers: Peers | None = None,
     ) -> None:
         self.is_draining = False  # no new conversations
         self._build = build  # makes the pipeline of a session
-        self._store = store  # where conversations survive
-        self._mirror = Mirror(store)  # writes them there
-        self._tokens = tokens
-        self._limits = limits
+        self._store = store or MemoryStore()  # where conversations survive
+        self._mirror = Mirror(self._store)  # writes them there
+        self.tokens = TokenGate(key, spent=SpentTokens(ledger=self._store, folder=peers.spent if peers else None))
+        self._limits = limits or Limits()
         self._lead_ms = lead_ms  # how far audio may run ahead of real time
         self._peers = peers  # the other workers; None for a single process
         self._by_address: Counts[str] = Counts()  # WebSockets of each address
@@ -116,6 +118,14 @@ class Reception:
             return "full"
         return "overloaded" if self._watchdog.is_overloaded else ""
 
+    async def whole_health(self) -> dict[str, Any]:
+        """`health` of all workers."""
+        return await self._peers.health(self.health()) if self._peers is not None else self.health()
+
+    async def metrics(self) -> bytes:
+        """What `/metrics` answers, of all workers: Prometheus' text format."""
+        return await self._peers.metrics() if self._peers is not None else generate_latest()
+
     async def host(
         self, socket: ClientSocket, *, session_id: str, address: str, dialect: Dialect, has_token: bool = False
     ) -> None:
@@ -139,8 +149,8 @@ class Reception:
             limits=self._limits,
             lead_ms=self._lead_ms,
             dialect=dialect,
-            tokens=None if has_token else self._tokens,
-            next_token=self._tokens.next,
+            tokens=None if has_token else self.tokens,
+            next_token=self.tokens.next,
             on_admitted=self._take_over,
             turnstiles=self._turnstiles,
         )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
-from prometheus_client import generate_latest
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
@@ -14,23 +12,19 @@ from websockets.typing import Subprotocol
 from ..pipeline.errors import ConfigurationError
 from ..pipeline.session import Build
 from ..pipeline.store import StateStore
-from .admission import Door, Origins, TokenGate, subprotocols_in, token_in
+from .admission import Door
 from .client_socket import WebSocketsSocket
-from .dialect import Dialect, JsonDialect
 from .guarded import GuardedConnection
-from .http import PIPECAT_PATH, Routes, query_of, refusal, session_id_of
+from .handshake import Handshake, dialect_of, subprotocol_of
+from .http import session_id_of
 from .library_log import library_logger
 from .limits import Limits
 from .peers import Peers
 from .reception import Reception
-from .rtvi import RtviDialect
-from .spent import SpentTokens
-from .store_memory import MemoryStore
-from .tokens import TokenKey, TokenRefused
+from .tokens import TokenKey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DRAIN_S = 10.0  # how long a conversation may go on for its turn to be finished, when the server ends
-DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
 
 
 class WebSocketServer:
@@ -64,15 +58,9 @@ class WebSocketServer:
         self._host = host
         self._port = port  # 0: any free one
         self._limits = limits or Limits()
-        self._peers = peers  # the other workers; None for a single process
-        store = store or MemoryStore()
-        self._tokens = TokenGate(key, spent=SpentTokens(ledger=store, folder=peers.spent if peers else None))
-        self._reception = Reception(
-            build, store=store, tokens=self._tokens, limits=self._limits, lead_ms=lead_ms, peers=peers
-        )
-        self._routes = Routes(
-            origins=Origins(origins), health=self._whole_health, metrics=self._metrics, unready=self.unready
-        )
+        self._is_shared = peers is not None  # other workers listen on the port too
+        self._reception = Reception(build, store=store, key=key, limits=self._limits, lead_ms=lead_ms, peers=peers)
+        self._handshake = Handshake(self._reception, origins=origins)
         self._trust_proxy = trust_proxy  # the address is the last of X-Forwarded-For
         self._door = Door(self._limits, is_behind_proxy=trust_proxy)  # counts sockets
         self._server: Server | None = None  # None until `start`
@@ -111,7 +99,7 @@ class WebSocketServer:
             max_queue=64,
             server_header=None,
             logger=library_logger(),
-            reuse_port=True if self._peers is not None else None,
+            reuse_port=self._is_shared or None,
         )
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
@@ -155,33 +143,14 @@ class WebSocketServer:
         """Why no further conversation should be sent here; "" while there is room."""
         return self._reception.unready()
 
-    async def _whole_health(self) -> dict[str, Any]:
-        return await self._peers.health(self.health()) if self._peers is not None else self.health()
-
-    async def _metrics(self) -> bytes:
-        return await self._peers.metrics() if self._peers is not None else generate_latest()
-
     # -- connections -----------------------------------------------------------------------------------------------
 
     def _make_connection(self, protocol: Any, server: Server, **options: Any) -> GuardedConnection:
         return GuardedConnection(protocol, server, door=self._door, limits=self._limits, **options)
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        response = await self._routes.answer(request)
-        if response is not None:
-            return response
-        origin = request.headers.get("Origin")
-        if self._reception.is_draining:
-            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin)
-        is_pipecat = request.path.startswith(PIPECAT_PATH)
-        token = token_in(request.headers) or (query_of(request.path, "token") or None if is_pipecat else None)
-        if token is not None and not self._tokens.is_open:
-            try:
-                await self._tokens.admit(token, session_id_of(request.path))
-            except TokenRefused as error:
-                return refusal(HTTPStatus.UNAUTHORIZED, str(error), origin)
-            connection.has_token = True  # type: ignore[attr-defined] # ours: GuardedConnection
-        return None
+        response, connection.has_token = await self._handshake.answer(request)  # type: ignore[attr-defined] # guarded
+        return response
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, GuardedConnection)
@@ -190,7 +159,7 @@ class WebSocketServer:
             WebSocketsSocket(socket),
             session_id=session_id_of(socket.request.path),
             address=self._address_of(socket),
-            dialect=_dialect_of(socket),
+            dialect=dialect_of(socket.request.path, socket.request.headers),
             has_token=socket.has_token,
         )
 
@@ -202,14 +171,5 @@ class WebSocketServer:
         return socket.address
 
 
-def _select_subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The client's favourite among ours; a token is never repeated."""
-    return next((name for name in offered if name in DIALECTS), None)
-
-
-def _dialect_of(socket: ServerConnection) -> Dialect:
-    assert socket.request is not None
-    if socket.request.path.startswith(PIPECAT_PATH):
-        return RtviDialect()
-    offered = subprotocols_in(socket.request.headers)
-    return DIALECTS[next((name for name in offered if name in DIALECTS), JsonDialect.subprotocol)]()
+def _select_subprotocol(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Any:
+    return subprotocol_of(offered)

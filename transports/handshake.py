@@ -1,0 +1,63 @@
+"""What a request to the port gets: a plain answer, a refusal, or a conversation. The same for every server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from .admission import Origins, subprotocols_in, token_in
+from .dialect import Dialect, JsonDialect
+from .http import PIPECAT_PATH, Routes, query_of, refusal, session_id_of
+from .reception import Reception
+from .rtvi import RtviDialect
+from .tokens import TokenRefused
+
+DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
+
+
+class Handshake:
+    """Judges requests by path, origin and token, for one `Reception`."""
+
+    def __init__(self, reception: Reception, *, origins: Sequence[str] = ()) -> None:
+        self._reception = reception
+        self._tokens = reception.tokens
+        self._routes = Routes(
+            origins=Origins(origins),
+            health=reception.whole_health,
+            metrics=reception.metrics,
+            unready=reception.unready,
+        )
+
+    async def answer(self, request: Request) -> tuple[Response | None, bool]:
+        """Return the response, or None where a WebSocket may be opened; and whether it brought a token, now used."""
+        response = await self._routes.answer(request)
+        if response is not None:
+            return response, False
+        origin = request.headers.get("Origin")
+        if self._reception.is_draining:
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin), False
+        is_pipecat = request.path.startswith(PIPECAT_PATH)
+        token = token_in(request.headers) or (query_of(request.path, "token") or None if is_pipecat else None)
+        if token is None or self._tokens.is_open:
+            return None, False
+        try:
+            await self._tokens.admit(token, session_id_of(request.path))
+        except TokenRefused as error:
+            return refusal(HTTPStatus.UNAUTHORIZED, str(error), origin), False
+        return None, True
+
+
+def subprotocol_of(offered: Sequence[str]) -> str | None:
+    """The client's favourite subprotocol among ours, None if there is none. A token is never repeated."""
+    return next((name for name in offered if name in DIALECTS), None)
+
+
+def dialect_of(path: str, headers: Headers) -> Dialect:
+    """How a connection is spelled, by its path and subprotocols."""
+    if path.startswith(PIPECAT_PATH):
+        return RtviDialect()
+    return DIALECTS[subprotocol_of(subprotocols_in(headers)) or JsonDialect.subprotocol]()
