@@ -40,7 +40,7 @@ from pipecat.audio.vad.vad_analyzer import VADState  # noqa: E402
 
 from leibniz_voice.bots.content import BotContent  # noqa: E402
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session  # noqa: E402
-from leibniz_voice.pipeline.testing import Call, run_offline  # noqa: E402
+from leibniz_voice.pipeline.testing import AsyncCall, run_offline  # noqa: E402
 from leibniz_voice.pipeline.testing.scripted import ScriptedVoice  # noqa: E402
 from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTT  # noqa: E402
 from leibniz_voice.processors import (  # noqa: E402
@@ -130,7 +130,7 @@ def ours(pcm: bytes, *, smart: bool) -> float | None:
 
     begun = 0.0
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         nonlocal begun
         begun = asyncio.get_running_loop().time()
         await call.says(pcm, then_silence_s=0)

@@ -39,7 +39,7 @@ from leibniz_voice.pipeline import (  # noqa: E402
 )
 from leibniz_voice.pipeline.bargein import BargeInPolicy  # noqa: E402
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame  # noqa: E402
-from leibniz_voice.pipeline.testing import Call, Heard, ScriptedSTT, run_offline  # noqa: E402
+from leibniz_voice.pipeline.testing import AsyncCall, Heard, ScriptedSTT, run_offline  # noqa: E402
 from leibniz_voice.processors import (  # noqa: E402
     InterruptionGate,
     Responder,
@@ -95,7 +95,7 @@ def outcome(clip: Clip, policy: BargeInPolicy, *, has_words: bool) -> tuple[str,
             ]
         )
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.says(USUAL, then_silence_s=0.0)
         while not call.wire.audio:
             await call.is_silent(0.1)

@@ -69,7 +69,7 @@ from leibniz_voice.pipeline import (  # noqa: E402
     consumes,
 )
 from leibniz_voice.pipeline.frames import EarlyWordsFrame  # noqa: E402
-from leibniz_voice.pipeline.testing import Call  # noqa: E402
+from leibniz_voice.pipeline.testing import AsyncCall  # noqa: E402
 from leibniz_voice.processors import (  # noqa: E402
     HttpIntent,
     HttpRetriever,
@@ -275,7 +275,7 @@ async def ours(url: str, turns: int, *, is_early: bool) -> list[dict[str, float]
         )
 
     seen = []
-    async with Call(build) as call:
+    async with AsyncCall(build) as call:
         for _ in range(turns):
             await speak(call.pushes, notes, is_early=is_early)
             seen.append(notes.at)

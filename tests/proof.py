@@ -49,7 +49,7 @@ from leibniz_voice.pipeline import (
     consumes,
 )
 from leibniz_voice.pipeline.frames import ReplyInterruptedFrame, SpeechChunkFrame
-from leibniz_voice.pipeline.testing import Call, CallError, run_virtual
+from leibniz_voice.pipeline.testing import AsyncCall, CallError, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
 
@@ -305,7 +305,7 @@ class Verdict:
 class User:
     """Plays a plan's acts on a call."""
 
-    call: Call
+    call: AsyncCall
     said: list[str] = field(default_factory=list)
 
     async def act(self, kind: str) -> None:
@@ -353,7 +353,7 @@ async def _run_llm(plan: Plan, parts: Parts) -> Verdict:
 
 async def _run(plan: Plan, parts: Parts, llm: FakeOpenAI | None = None) -> Verdict:
     gate_log: list[tuple[str, Any]] = []
-    async with Call(builder(plan, parts, gate_log, llm), session_id=f"seed{plan.seed}") as call:
+    async with AsyncCall(builder(plan, parts, gate_log, llm), session_id=f"seed{plan.seed}") as call:
         user = User(call)
         for kind, wait_s in plan.acts:
             await asyncio.sleep(wait_s)
@@ -376,7 +376,7 @@ async def _run(plan: Plan, parts: Parts, llm: FakeOpenAI | None = None) -> Verdi
         return verdict
 
 
-def _judge(verdict: Verdict, call: Call) -> None:
+def _judge(verdict: Verdict, call: AsyncCall) -> None:
     heard: Counter[int] = Counter()
     for _, pcm in call.wire.audio:
         heard.update(np.frombuffer(pcm, SAMPLE).tolist())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
-from leibniz_voice.pipeline.testing import Call, run_offline
+from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.pipeline.testing.scripted import (
     Script,
     ScriptedIntent,
@@ -69,7 +69,7 @@ CASES = [
 ]
 
 
-async def until_answered(call: Call) -> float:
+async def until_answered(call: AsyncCall) -> float:
     """Ask; returns how long it took until the conversation was idle again."""
     began, asked = asyncio.get_running_loop().time(), call.states.count("thinking")
     await call.types("why is that")
@@ -84,7 +84,7 @@ def test_a_failure_ends_within_its_bound_and_the_next_turn_is_open(
 ) -> None:
     took: list[float] = []
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         took.append(await until_answered(call))
 
     call = run_offline(build_with(where, step(fault, instant), stock_voice=stock_voice), script)
@@ -96,7 +96,7 @@ def test_a_failure_ends_within_its_bound_and_the_next_turn_is_open(
 
 @pytest.mark.parametrize(("where", "fault", "instant", "stock_voice"), CASES)
 def test_a_barge_in_into_a_failure_is_heard(where: str, fault: str, instant: int, stock_voice: bool) -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("why is that")
         await asyncio.sleep(0.4)
         await call.sends(UserSpeaking(confidence=1.0))

@@ -32,7 +32,7 @@ from leibniz_voice.pipeline.frames import (
     ReplySpeechFrame,
     ReplyStartedFrame,
 )
-from leibniz_voice.pipeline.testing import Call, run_offline, run_virtual
+from leibniz_voice.pipeline.testing import AsyncCall, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.bench import Bench
 from leibniz_voice.pipeline.testing.scripted import (
     Script,
@@ -250,7 +250,7 @@ def test_no_stale_sound_reaches_the_client_and_no_good_sound_is_lost(name: str) 
         mouth: list[FrameProcessor] = [VOICES[name](), InterruptionGate(), StateTracker(record=session.record)]
         return Pipeline([*ears, join, Speaker(), *mouth, session.output])
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         for _ in range(3):
             await call.types("hello")
             await call.until_heard(call.wire.audio_ms + 100)

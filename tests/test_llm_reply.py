@@ -17,7 +17,7 @@ from pipecat.services.tts_service import TTSService
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.pipeline.reply_watch import ReplyBounds
-from leibniz_voice.pipeline.testing import Call
+from leibniz_voice.pipeline.testing import AsyncCall
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
 from tests.fake_openai import Answer, FakeOpenAI, calls, says
@@ -82,31 +82,31 @@ def builder(llm: FrameProcessor, *voices: FrameProcessor, **options: Any) -> Cal
     return build
 
 
-def responder_of(call: Call) -> Responder:
+def responder_of(call: AsyncCall) -> Responder:
     assert call.session.pipeline is not None
     return next(p for p in call.session.pipeline.processors if isinstance(p, Responder))
 
 
-def memory(call: Call) -> list[Any]:
+def memory(call: AsyncCall) -> list[Any]:
     return [(m["role"], m.get("content")) for m in responder_of(call).memory.context.get_messages()]
 
 
-def texts(call: Call) -> list[str]:
+def texts(call: AsyncCall) -> list[str]:
     return [m["text"] for m in call.wire.of_type("response_ready") + call.wire.of_type("response_text") if m["text"]]
 
 
-def talk(*answers: Answer, script: Any, voices: Any = (), **options: Any) -> tuple[Call, FakeOpenAI]:
-    async def main() -> tuple[Call, FakeOpenAI]:
+def talk(*answers: Answer, script: Any, voices: Any = (), **options: Any) -> tuple[AsyncCall, FakeOpenAI]:
+    async def main() -> tuple[AsyncCall, FakeOpenAI]:
         async with FakeOpenAI(*answers) as server:
             made = [make() for make in voices]
-            async with Call(builder(server.service(), *made, **options)) as call:
+            async with AsyncCall(builder(server.service(), *made, **options)) as call:
                 await script(call, server)
             return call, server
 
     return asyncio.run(main())
 
 
-async def asks(call: Call, text: str) -> None:
+async def asks(call: AsyncCall, text: str) -> None:
     """Ask, and wait for the end of the answer."""
     asked = call.states.count("thinking")
     await call.types(text)
@@ -115,7 +115,7 @@ async def asks(call: Call, text: str) -> None:
     await asyncio.sleep(0.02)  # until the responder knows it too
 
 
-async def one_question(call: Call, server: FakeOpenAI) -> None:
+async def one_question(call: AsyncCall, server: FakeOpenAI) -> None:
     await asks(call, "what do bikes cost")
 
 
@@ -125,7 +125,7 @@ VOICES = [[EmbeddedTTS], [StockVoice]]
 @pytest.mark.slow
 @pytest.mark.parametrize("voices", VOICES, ids=["embedded", "stock"])
 def test_a_streamed_answer_is_spoken_sentence_by_sentence_while_the_rest_is_generated(voices: Any) -> None:
-    async def script(call: Call, server: FakeOpenAI) -> None:
+    async def script(call: AsyncCall, server: FakeOpenAI) -> None:
         await call.types("what do bikes cost")
         await call.until_heard(100, timeout_s=4)
         assert not texts(call)[1:]  # the LLM is still at it
@@ -149,7 +149,7 @@ def test_a_streamed_answer_is_spoken_sentence_by_sentence_while_the_rest_is_gene
 @pytest.mark.slow
 @pytest.mark.parametrize("voices", VOICES, ids=["embedded", "stock"])
 def test_after_a_barge_in_the_memory_holds_what_was_heard_and_the_stream_is_closed(voices: Any) -> None:
-    async def script(call: Call, server: FakeOpenAI) -> None:
+    async def script(call: AsyncCall, server: FakeOpenAI) -> None:
         await call.types("what do bikes cost")
         await call.until_heard(700, timeout_s=4)
         await call.sends(UserSpeaking(confidence=1.0))
@@ -180,7 +180,7 @@ def test_a_tool_call_is_part_of_its_reply() -> None:
     context = LLMContext(tools=[schema])
     answers = (calls("price", {"what": "bike"}, "Let me see. "), says("It costs 900."), says("Bye."))
 
-    async def script(call: Call, server: FakeOpenAI) -> None:
+    async def script(call: AsyncCall, server: FakeOpenAI) -> None:
         await one_question(call, server)
         await asks(call, "thanks")
 

@@ -23,7 +23,7 @@ from pipecat.services.stt_service import SegmentedSTTService
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
-from leibniz_voice.pipeline.testing import Call, run_offline
+from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking
 
 BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
@@ -39,7 +39,7 @@ def speech(text: str, voice: str = "slt") -> bytes:
     return wav.stdout[44:]
 
 
-async def speaks(call: Call, text: str, *, onset_ms: int = 320) -> None:
+async def speaks(call: AsyncCall, text: str, *, onset_ms: int = 320) -> None:
     """Synthetic frames of a user who says `text`: chunks of voice, the transcript, silence."""
     await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
     for chunk in range(1, onset_ms // 32 + 1):
@@ -50,7 +50,7 @@ async def speaks(call: Call, text: str, *, onset_ms: int = 320) -> None:
 
 
 def test_a_question_is_answered() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await speaks(call, "what are your opening hours")
         await call.until_state("idle")
 
@@ -63,7 +63,7 @@ def test_a_question_is_answered() -> None:
 def test_a_barge_in_stops_the_bot_and_its_words_begin_the_next_turn() -> None:
     silent_from = 0.0
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         nonlocal silent_from
         await speaks(call, "where is my order")
         await call.until_heard(600)
@@ -80,7 +80,7 @@ def test_a_barge_in_stops_the_bot_and_its_words_begin_the_next_turn() -> None:
 
 
 def test_a_cut_reply_is_remembered_with_what_was_heard_of_it() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("where is my order")
         await call.until_heard(1500)
         await call.sends(UserSpeaking(confidence=1.0))
@@ -96,7 +96,7 @@ def test_a_cut_reply_is_remembered_with_what_was_heard_of_it() -> None:
 
 
 def test_noise_pauses_the_bot_and_it_goes_on() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("where is my order")
         await call.until_heard(600)
         await call.pushes(SpeechChunkFrame(confidence=0.9, speech_ms=32), SpeechChunkFrame())
@@ -111,7 +111,7 @@ def test_noise_pauses_the_bot_and_it_goes_on() -> None:
 
 
 def test_the_words_that_interrupt_are_shown_before_the_turn_ends() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("where is my order")
         await call.until_heard(600)
         await call.sends(SttFragment(text="do you", is_final=False))
@@ -124,7 +124,7 @@ def test_the_words_that_interrupt_are_shown_before_the_turn_ends() -> None:
 
 
 def test_a_question_that_is_cut_before_its_answer_stays_in_front() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("where is my order")
         await call.sends(UserSpeaking(confidence=1.0))  # still thinking
         await call.sends(SttFragment(text="and when", is_final=True))
@@ -147,7 +147,7 @@ def test_the_words_that_interrupt_survive_a_queued_stt_in_front_of_the_gate() ->
         ours = BOT.build(session).processors
         return Pipeline([ours[0], QueuedSTT(), *ours[3:]])
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await speaks(call, "where is my order")
         await call.until_heard(600)
         await speaks(call, "do you sell helmets", onset_ms=224)  # the words confirm it, not the duration
@@ -175,14 +175,14 @@ def test_the_words_that_interrupt_survive_pipecats_own_stt_in_front_of_the_gate(
         ours = BOT.build(session).processors
         return Pipeline([ours[0], StockSTT("where is my order", "do you sell helmets"), *ours[3:]])
 
-    async def says(call: Call) -> None:
+    async def says(call: AsyncCall) -> None:
         await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
         for chunk in range(1, 16):
             await call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=chunk * 32))
             await call.is_silent(0.04)  # the audio's content is the script's business
         await call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await says(call)
         await call.until_heard(600)
         await says(call)
@@ -197,7 +197,7 @@ def test_the_words_that_interrupt_survive_pipecats_own_stt_in_front_of_the_gate(
 @pytest.mark.slow
 @needs_flite
 def test_real_speech_is_heard_answered_and_interrupts() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.is_silent(0.5)
         await call.says(speech("what are your opening hours"))
         await call.until_state("idle")

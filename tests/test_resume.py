@@ -13,7 +13,7 @@ from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalRe
 from leibniz_voice.pipeline.frames import UserTurnFrame
 from leibniz_voice.pipeline.resume import resumption_of, split_at_unheard
 from leibniz_voice.pipeline.snapshot import ConversationFields, parse
-from leibniz_voice.pipeline.testing import Call, run_offline
+from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import (
     EmbeddedTTS,
     InterruptionGate,
@@ -26,17 +26,17 @@ BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
 ANSWER = "We are open all week. On Sunday from ten to four. Come by."
 
 
-async def to_idle(call: Call) -> None:
+async def to_idle(call: AsyncCall) -> None:
     await call.until_state("idle")
 
 
-def resumed(fields: ConversationFields, script: Any = to_idle, build: Any = BOT.build) -> Call:
+def resumed(fields: ConversationFields, script: Any = to_idle, build: Any = BOT.build) -> AsyncCall:
     """Run `script` on a conversation that begins with stored fields, as a store would give them."""
     return run_offline(build, script, fields=parse(fields.to_fields()))
 
 
 def test_the_client_learns_the_state_at_once() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.until(lambda: call.wire.of_type("state_update"), "state_update")
 
     call = resumed(ConversationFields(state="listening", turn_id=3, text_buffer=["where is"]), script)
@@ -47,7 +47,7 @@ def test_the_client_learns_the_state_at_once() -> None:
 
 @pytest.mark.parametrize("state", ["listening", "interrupt"])
 def test_words_of_an_unfinished_turn_stay_in_front(state: str) -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("is my order")
         await call.until(lambda: call.replies, "reply")
 
@@ -58,7 +58,7 @@ def test_words_of_an_unfinished_turn_stay_in_front(state: str) -> None:
 
 
 def test_a_pending_fragment_is_replaced_by_the_next_one() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("where is my order")
         await call.until(lambda: call.replies, "reply")
 
@@ -73,7 +73,7 @@ def test_a_turn_whose_end_was_lost_is_ended_by_silence() -> None:
 
 
 def test_idle_goes_on_idle() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await asyncio.sleep(8)
         await call.types("where is my order")
         await call.until(lambda: call.replies, "reply")
@@ -126,7 +126,7 @@ def test_a_spoken_answer_goes_on_with_its_first_sentence_not_heard_to_the_end() 
 def test_what_was_heard_grows_word_by_word_and_includes_the_other_process() -> None:
     seen: list[str] = []
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.until(lambda: seen.append(call.record.fields.heard) or call.states[-1] == "idle", "idle")
 
     fields = ConversationFields(
@@ -152,7 +152,7 @@ def test_an_incomplete_answer_is_asked_for_again() -> None:
 
 
 def test_a_resumed_reply_can_be_interrupted() -> None:
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.until_heard(700)
         await call.types("do you sell helmets")
         await call.until_state("idle")

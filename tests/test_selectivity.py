@@ -13,7 +13,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
 from leibniz_voice.pipeline.bargein import BargeInPolicy
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame
-from leibniz_voice.pipeline.testing import Call, Heard, ScriptedSTT, run_offline
+from leibniz_voice.pipeline.testing import AsyncCall, Heard, ScriptedSTT, run_offline
 from leibniz_voice.pipeline.testing.audio import at_level, cough, gain, noise, speech
 from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.workers import close_all
@@ -71,7 +71,7 @@ def talk_over(pcm: bytes, words: str = "", policy: BargeInPolicy | None = None) 
             ]
         )
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.says(question, then_silence_s=0.0)
         while not call.wire.audio:
             await call.is_silent(0.1)

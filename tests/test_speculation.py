@@ -16,7 +16,7 @@ from pipecat.frames.frames import (
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.pipeline.frames import EarlyWordsFrame, SpeechChunkFrame
-from leibniz_voice.pipeline.testing import Call, run_offline
+from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.pipeline.testing.scripted import ScriptedVoice
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import SttFragment, VadEnd
@@ -68,15 +68,15 @@ class Shop:
         )
 
 
-def talk(shop: Shop, script: Callable[[Call], Awaitable[None]]) -> Call:
+def talk(shop: Shop, script: Callable[[AsyncCall], Awaitable[None]]) -> AsyncCall:
     return run_offline(shop.build, script)
 
 
-def join_ms(call: Call) -> list[float]:
+def join_ms(call: AsyncCall) -> list[float]:
     return [m["latency_ms"]["Join"] for m in call.wire.of_type("turn")]
 
 
-async def speaks(call: Call, *, early: str, final: str, hangover_s: float = 0.3) -> None:
+async def speaks(call: AsyncCall, *, early: str, final: str, hangover_s: float = 0.3) -> None:
     """Speech whose recogniser knows the words at the first silence, and says them after the hangover."""
     await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
     await asyncio.sleep(0.5)
@@ -94,7 +94,7 @@ def test_without_a_guess_the_wait_is_the_slower_branch():
     assert shop.join.counts["saved_ms"] == 0  # the final fragment is a guess, but the turn ends with it
 
 
-async def _ask(call: Call, text: str) -> None:
+async def _ask(call: AsyncCall, text: str) -> None:
     await call.types(text)
     await call.until_state("idle")
 
@@ -143,7 +143,7 @@ def test_a_guess_that_failed_is_asked_again():
 def test_a_stable_interim_and_a_final_fragment_are_guesses():
     shop = Shop()
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         for text in ("where", "where is", "where is it", "where is it"):
             await call.pushes(InterimTranscriptionFrame(text, "", ""))
             await asyncio.sleep(0.01)
@@ -164,7 +164,7 @@ def test_a_stable_interim_and_a_final_fragment_are_guesses():
 def test_nothing_is_guessed_while_the_bot_speaks_and_a_guess_alone_is_never_heard():
     shop = Shop()
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         await call.types("tell me everything")
         await call.until_state("speaking")
         await call.pushes(EarlyWordsFrame(text="mhm"))

@@ -26,7 +26,7 @@ from leibniz_voice.pipeline import (
     consumes,
 )
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
-from leibniz_voice.pipeline.testing import Call, run_offline
+from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.pipeline.testing.scripted import ScriptedVoice
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
@@ -61,7 +61,7 @@ class Notes(Processor):
 class User:
     """Does something at random, and knows what was said."""
 
-    def __init__(self, call: Call, dice: random.Random) -> None:
+    def __init__(self, call: AsyncCall, dice: random.Random) -> None:
         self.call, self.dice = call, dice
         self.said: list[str] = []
         self.pending = ""  # a word that was not final yet
@@ -136,7 +136,7 @@ def converse(seed: int) -> tuple[list[str], list[str], str]:
 
     users: list[User] = []
 
-    async def script(call: Call) -> None:
+    async def script(call: AsyncCall) -> None:
         user = User(call, dice)
         users.append(user)
         for _ in range(dice.randrange(3, 25)):

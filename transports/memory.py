@@ -19,29 +19,44 @@ class MemoryWire:
         self.messages: list[tuple[float, dict[str, Any]]] = []  # (loop time, message)
         self.audio: list[tuple[float, bytes]] = []  # (loop time, PCM16)
         self.log: list[tuple[str, Any]] = []  # ("audio", PCM16) or (type, message), in the order of sending
+        self.audio_ms = 0.0  # bot audio received so far
+        self.reply_from_ms = 0.0  # of that, before the newest reply
+        self._waiting: list[asyncio.Future[None]] = []  # who waits for the next of either
 
     def send_audio(self, pcm: bytes) -> None:
         """Keep one chunk."""
         self.audio.append((self._now(), pcm))
         self.log.append(("audio", pcm))
+        self.audio_ms += len(pcm) / 2 / self.sample_rate * 1000
         del self.audio[:-MAX_MESSAGES]
+        self._wake()
 
     def send_text(self, message: str | bytes) -> None:
         """Keep one message."""
         decoded = json.loads(message)
         self.messages.append((self._now(), decoded))
         self.log.append((decoded["type"], decoded))
+        if decoded["type"] == "response_ready":
+            self.reply_from_ms = self.audio_ms
         del self.messages[:-MAX_MESSAGES]
         del self.log[:-MAX_MESSAGES]
+        self._wake()
+
+    async def arrival(self) -> None:
+        """Wait for the next message or chunk."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         """Return the messages of one type, in order."""
         return [message for _, message in self.messages if message["type"] == kind]
 
-    @property
-    def audio_ms(self) -> float:
-        """Bot audio received, in ms."""
-        return sum(len(pcm) for _, pcm in self.audio) / 2 / self.sample_rate * 1000
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

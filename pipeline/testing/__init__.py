@@ -2,7 +2,7 @@
 
 from ...transports.memory import MemoryTransport
 from .bench import Bench
-from .call import Call, CallError, run_offline
+from .call import AsyncCall, Call, CallError, run_offline
 from .check import CheckFailed, check_processor
 from .clock import StuckError, VirtualLoop, run_virtual
 from .generate import Schedule, generate, schedules
@@ -11,6 +11,7 @@ from .scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 from .scripted_tts import Manner, ScriptedTTS
 
 __all__ = [
+    "AsyncCall",
     "Bench",
     "Call",
     "CallError",

@@ -1,68 +1,157 @@
-"""`Call`: one conversation driven by a script, without a socket; `run_offline`: the same in virtual time.
+"""`Call`: one conversation as a script, without a socket, in virtual time.
 
-async def script(call):
-    await call.types("where is my order")
-    await call.until_state("idle")
+    with Call(build) as call:
+        call.user_says("where is my order")
+        call.user_interrupts("do you sell helmets", after_s=0.6)
+        call.wait_for_reply(contains="helmets")
+        assert call.states[-1] == "idle"
 
-call = run_offline(build, script)
-assert call.states == ["idle", "listening", "thinking", "speaking", "idle"]
+Each verb runs the conversation until it is done, so a plain test function is enough. In a coroutine the same verbs are
+awaited: `async with AsyncCall(build) as call: await call.user_says(...)`; `run_offline(build, script)` does that, in
+virtual time, and returns the finished call. How the words get in: see `user`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pipecat.frames.frames import Frame
 
 from ...transports import protocol
 from ...transports.endpoints import PIPELINE_RATE
-from ...transports.memory import MemoryTransport
+from ...transports.memory import MemoryTransport, MemoryWire
 from ..errors import LeibnizError
 from ..record import ConversationRecord
 from ..session import Build, Session
 from ..snapshot import ConversationFields
-from .clock import run_virtual
+from ..states import Event
+from .clock import VirtualLoop, run_virtual
+from .microphone import Microphone
+from .user import VOICE, User, check_way
 
-CHUNK_S = 0.02  # microphone audio comes in chunks of this length
+P = ParamSpec("P")
+T = TypeVar("T")
+
 WAIT_S = 30.0  # how long a script waits for something, in the loop's time
+LOOK_S = 0.005  # between two looks at a condition, and from an event to the script's next step
 
 
 class CallError(LeibnizError, AssertionError):
     """Something that the script waits for did not happen; the message tells what did."""
 
 
-class Call:
-    """A client on the line. All waiting is in the loop's time, so it costs nothing in virtual time."""
+class Outcome:
+    """What came of a call, during it and after it."""
 
-    def __init__(self, build: Build, *, session_id: str = "offline", fields: ConversationFields | None = None) -> None:
+    wire: MemoryWire  # what the client got
+    record: ConversationRecord  # the live conversation
+    session: Session  # its host
+
+    @property
+    def states(self) -> list[str]:
+        """Every state so far, in order, beginning with idle."""
+        updates = self.wire.of_type("state_update")
+        return ["idle", *(u["state"] for u in updates if u["trigger"] != "stt_fragment")]
+
+    @property
+    def replies(self) -> list[str]:
+        """The text of every reply, as far as it was known when it began, in order."""
+        return [message["text"] for message in self.wire.of_type("response_ready")]
+
+    def reply_text(self, turn_id: int) -> str:
+        """All that was said in reply to a turn, or is about to be."""
+        said = ("response_ready", "response_text")
+        return " ".join(m["text"] for _, m in self.wire.messages if m["type"] in said and m["turn"] == turn_id).strip()
+
+
+class AsyncCall(Outcome):
+    """A client on the line. All waiting is in the loop's time, so it costs nothing in virtual time.
+
+    `speech` says how the user's words get in: "audio", "words", or "auto" (see `user`); `voice` is the user's, by
+    espeak-ng's name. `fields`: an earlier conversation that goes on.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        *,
+        session_id: str = "offline",
+        fields: ConversationFields | None = None,
+        speech: str = "auto",
+        voice: str = VOICE,
+    ) -> None:
         transport = MemoryTransport()
-        self.wire = transport.wire  # what the client got
-        self.input = transport.input
-        self.record = ConversationRecord(session_id, fields=fields)  # the live conversation
+        self.wire = transport.wire
+        self.input = transport.input  # the head of the pipeline
+        self.record = ConversationRecord(session_id, fields=fields)
         self.session = Session(session_id, input=self.input, output=transport.output, record=self.record)
         self._build = build
+        self._way, self._voice = check_way(speech), voice  # of the user
+        self._user: User | None = None  # None before the start
+        self._microphone = Microphone(self.input.receive_audio)  # silent until something is said aloud
+        self._read = 0  # messages that `wait_for_reply` has seen
+        self._replying: int | None = None  # turn of the reply among them that is not over; None between replies
 
-    async def __aenter__(self) -> Call:
+    async def __aenter__(self) -> AsyncCall:
         await self.session.start(self._build)
+        assert self.session.pipeline is not None
+        self._user = User(self.session.pipeline, self._microphone, way=self._way, voice=self._voice)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.session.cancel()
+        await self.disconnects()
+
+    @property
+    def user(self) -> User:
+        """Who speaks; `call.user.way` says how, `call.user.why` why so. Raises `CallError` before the start."""
+        if self._user is None:
+            raise CallError("the call has not begun: use it inside `with Call(build) as call:`")
+        return self._user
 
     # -- what the user does ------------------------------------------------------------------------------------
 
+    async def user_says(self, text: str, *, sound: bytes | Path | None = None) -> None:
+        """Say something aloud, to the end; `sound`, 16 kHz PCM16 mono or a WAV file, instead of the user's voice."""
+        await self.user.says(text, sound)
+
+    async def user_interrupts(self, text: str, *, after_s: float, sound: bytes | Path | None = None) -> None:
+        """Wait until `after_s` of the bot's reply were heard, then say something. Raises `CallError` if it is over."""
+        await self.until_state("speaking")
+        await self._until_event(lambda: self._reply_s >= after_s or self._state != "speaking", "sound of the reply")
+        if self._state != "speaking":
+            raise CallError(f"the reply was over after {self._reply_s:.2f} s; it cannot be cut after {after_s:g} s")
+        await self.user.says(text, sound)
+
+    async def noise(
+        self,
+        sound: bytes | None = None,
+        *,
+        ms: float = 200.0,
+        dbfs: float = -30.0,
+        confidence: float = 0.9,
+        wait: bool = True,
+    ) -> None:
+        """Let a sound be heard that is no speech: `sound`, or `ms` of white noise; `wait=False`: under what follows.
+
+        Where words are pushed instead of audio, it is a blip of the speech detector, `confidence` sure.
+        """
+        await self.user.makes_noise(sound, ms=ms, dbfs=dbfs, confidence=confidence, wait=wait)
+
+    async def disconnects(self) -> None:
+        """Hang up: the conversation ends at once, as when the line is lost."""
+        await self._microphone.close()
+        await self.session.cancel("the client has gone")
+
     async def says(self, pcm: bytes, *, then_silence_s: float = 1.0) -> None:
-        """Speak: 16 kHz PCM16 mono at real time, then stay silent for a while."""
-        size = int(CHUNK_S * PIPELINE_RATE) * 2
-        pcm += bytes(int(then_silence_s * PIPELINE_RATE) * 2)
-        for start in range(0, len(pcm) - size + 1, size):
-            await self.input.receive_audio(pcm[start : start + size])
-            await asyncio.sleep(CHUNK_S)
+        """Let the microphone hear 16 kHz PCM16 mono at real time, then silence for a while."""
+        await self._microphone.speak(pcm + bytes(int(then_silence_s * PIPELINE_RATE) * 2))
 
     async def is_silent(self, seconds: float) -> None:
-        """Send silence at real time."""
+        """Let the microphone hear silence at real time."""
         await self.says(b"", then_silence_s=seconds)
 
     async def types(self, text: str) -> None:
@@ -81,40 +170,151 @@ class Call:
 
     # -- what came of it ---------------------------------------------------------------------------------------
 
-    @property
-    def states(self) -> list[str]:
-        """Every state so far, in order, beginning with idle."""
-        updates = self.wire.of_type("state_update")
-        return ["idle", *(u["state"] for u in updates if u["trigger"] != "stt_fragment")]
+    async def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        await asyncio.sleep(seconds)
 
-    @property
-    def replies(self) -> list[str]:
-        """The text of every reply, in order."""
-        return [message["text"] for message in self.wire.of_type("response_ready")]
+    async def wait_for_reply(self, *, contains: str = "", timeout_s: float = WAIT_S) -> str:
+        """Wait until the next reply was heard to its end, and return its text; replies that are cut do not count.
+
+        Raises `CallError` if none comes in time, or if its text does not hold `contains` (in any case of letters).
+        """
+        await self._until_event(self._has_reply, "reply that was heard to its end", timeout_s)
+        assert self._replying is not None
+        text, self._replying = self.reply_text(self._replying), None
+        if contains.lower() not in text.lower():
+            raise CallError(f"the reply does not contain {contains!r}: {text!r}")
+        return text
 
     async def until_state(self, state: str, *, timeout_s: float = WAIT_S) -> None:
         """Wait until the conversation is in `state`. Raises `CallError`."""
-        await self.until(lambda: self.states[-1] == state, f"state {state}", timeout_s=timeout_s)
+        await self._until_event(lambda: self._state == state, f"state {state}", timeout_s)
 
     async def until_heard(self, ms: float, *, timeout_s: float = WAIT_S) -> None:
         """Wait until the bot's audio sent so far is at least `ms` long. Raises `CallError`."""
-        await self.until(lambda: self.wire.audio_ms >= ms, f"{ms:.0f} ms of audio", timeout_s=timeout_s)
+        await self._until_event(lambda: self.wire.audio_ms >= ms, f"{ms:.0f} ms of audio", timeout_s)
 
     async def until(self, condition: Callable[[], Any], what: str, *, timeout_s: float = WAIT_S) -> None:
         """Wait for a condition, looked at every 5 ms. Raises `CallError`."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not condition():
             if asyncio.get_running_loop().time() > deadline:
-                raise CallError(f"no {what} within {timeout_s:g} s; states so far: {' '.join(self.states)}")
-            await asyncio.sleep(0.005)
+                self._give_up(what, timeout_s)
+            await asyncio.sleep(LOOK_S)
+
+    async def _until_event(self, condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> None:
+        """The same for what the client gets: looked at when something comes."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    await self.wire.arrival()
+                    await asyncio.sleep(LOOK_S)  # what belongs to the same step comes with it
+        except TimeoutError:
+            self._give_up(what, timeout_s)
+
+    @property
+    def _state(self) -> str:
+        updates = (m for _, m in reversed(self.wire.messages) if m["type"] == "state_update")
+        return next((m["state"] for m in updates if m["trigger"] != "stt_fragment"), "idle")
+
+    @property
+    def _reply_s(self) -> float:
+        return (self.wire.audio_ms - self.wire.reply_from_ms) / 1000
+
+    def _has_reply(self) -> bool:
+        """Read on in the messages, up to the end of the next reply that was heard to its end."""
+        while self._read < len(self.wire.messages):
+            message = self.wire.messages[self._read][1]
+            self._read += 1
+            if message["type"] == "response_ready":
+                self._replying = message["turn"]
+            elif message["type"] == "state_update" and self._replying is not None:
+                if message["trigger"] == Event.BARGE_IN:
+                    self._replying = None
+                elif message["trigger"] in (Event.TTS_COMPLETE, Event.REPLY_ABANDONED):
+                    return True
+        return False
+
+    def _give_up(self, what: str, timeout_s: float) -> None:
+        raise CallError(f"no {what} within {timeout_s:g} s; states so far: {' '.join(self.states)}")
 
 
-def run_offline(build: Build, script: Callable[[Call], Awaitable[None]], **options: Any) -> Call:
-    """Run `script` against a new conversation in virtual time; return the finished call."""
+def _plain(
+    verb: Callable[Concatenate[AsyncCall, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Call, P], T]:
+    """The verb of a `Call`: the same, and the conversation runs until it is done."""
 
-    async def main() -> Call:
-        async with Call(build, **options) as call:
+    @functools.wraps(verb)
+    def run(self: Call, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(verb(self._call, *args, **kwargs))
+
+    return run
+
+
+class Call(Outcome):
+    """A client on the line of a conversation that runs, in virtual time, only while one of the verbs is at work.
+
+    Options as for `AsyncCall`; `grace_s`: real time that sockets get that nobody counts (see `clock`).
+    """
+
+    def __init__(self, build: Build, *, grace_s: float = 0.0, **options: Any) -> None:
+        self._call = AsyncCall(build, **options)  # the conversation, and the verbs
+        self.wire, self.record, self.session = self._call.wire, self._call.record, self._call.session
+        self._grace_s = grace_s
+        self._runner: asyncio.Runner | None = None  # the loop; None before the start and after the end
+
+    def __enter__(self) -> Call:
+        self._runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(grace_s=self._grace_s))
+        try:
+            self._run(self._call.__aenter__())
+        except BaseException:
+            self._runner.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._run(self._call.__aexit__())
+        finally:
+            if self._runner is not None:
+                self._runner.close()
+            self._runner = None
+
+    @property
+    def user(self) -> User:
+        """Who speaks; `call.user.way` says how, `call.user.why` why so."""
+        return self._call.user
+
+    user_says = _plain(AsyncCall.user_says)
+    user_interrupts = _plain(AsyncCall.user_interrupts)
+    noise = _plain(AsyncCall.noise)
+    disconnects = _plain(AsyncCall.disconnects)
+    says = _plain(AsyncCall.says)
+    is_silent = _plain(AsyncCall.is_silent)
+    types = _plain(AsyncCall.types)
+    sends = _plain(AsyncCall.sends)
+    pushes = _plain(AsyncCall.pushes)
+    wait = _plain(AsyncCall.wait)
+    wait_for_reply = _plain(AsyncCall.wait_for_reply)
+    until_state = _plain(AsyncCall.until_state)
+    until_heard = _plain(AsyncCall.until_heard)
+    until = _plain(AsyncCall.until)
+
+    def _run(self, verb: Coroutine[Any, Any, T]) -> T:
+        if self._runner is None:
+            verb.close()
+            raise CallError("the call has not begun, or is over: use it inside `with Call(build) as call:`")
+        return self._runner.run(verb)
+
+
+def run_offline(
+    build: Build, script: Callable[[AsyncCall], Awaitable[None]], *, grace_s: float = 0.0, **options: Any
+) -> AsyncCall:
+    """Run `script` against a new conversation in virtual time; return the finished call. Options as for `Call`."""
+
+    async def main() -> AsyncCall:
+        async with AsyncCall(build, **options) as call:
             await script(call)
         return call
 
-    return run_virtual(main())
+    return run_virtual(main(), grace_s=grace_s)
