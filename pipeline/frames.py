@@ -301,7 +301,27 @@ class StateChangedFrame(SystemFrame):
 
 @dataclass
 class TurnMeasuredFrame(SystemFrame):
-    """The latency waterfall of a finished turn: label -> ms."""
+    """The latency waterfall of a turn that is over, label -> ms, and the instants it was computed from.
+
+    `instants_ms` counts from the end of the user's turn. `heard` is what was heard of the reply; of a cut one it may
+    not be known yet.
+    """
 
     turn_id: int = 0
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    instants_ms: Mapping[str, float] = field(default_factory=dict)
+    is_cut: bool = False
+    heard: str = ""
+    intent: Mapping[str, Any] = field(default_factory=dict)
+    results: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """What the client is told of it."""
+        return {
+            "latency_ms": dict(self.latency_ms),
+            "instants_ms": dict(self.instants_ms),
+            "interrupted": self.is_cut,
+            "heard": self.heard,
+            "intent": dict(self.intent),
+            "results": self.results,
+        }

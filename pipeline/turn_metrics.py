@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
+from .frames import TurnMeasuredFrame
 from .states import TABLE, Event, State
 from .waterfall import LABELS, Waterfall
 
@@ -41,7 +42,15 @@ MOVES: dict[tuple[State, Event], Move] = {
     for state, row in TABLE.items()
     for event, target in row.items()
 }
+ENDED_LINE = "{} turn {} ended intent={} results={} join_ms={:.0f} thinking_ms={:.0f}"
 _LATENCIES = {label: LATENCY.labels(label) for label in LABELS}
+
+
+def ended_facts(measured: TurnMeasuredFrame) -> tuple[object, ...]:
+    """What `ENDED_LINE` says of a turn, after the session."""
+    ms = measured.latency_ms
+    label = measured.intent.get("intent", "-")
+    return measured.turn_id, label, measured.results, ms.get("Join", 0.0), ms.get("LLM Wait", 0.0)
 
 
 def observe(waterfall: Waterfall, breakdown: dict[str, float]) -> None:

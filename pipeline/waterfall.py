@@ -23,6 +23,7 @@ INSTANTS = (
     "retrieval",  # the branch had answered
     "joined",  # all branches had, or the deadline had passed
     "first_text",  # the first words of the reply existed: an LLM's first token, or a direct answer
+    "last_text",  # the last words of the reply existed; a streamed one is audible before
     "first_audio",  # the voice's first audio passed the gate
     "sent",  # the output sent it
     "heard",  # the client played it
@@ -76,6 +77,15 @@ class Waterfall:
             for label, (start, end) in pairs.items()
             if start is not None and end is not None and end >= start
         }
+
+    def instants_ms(self) -> dict[str, float]:
+        """Return instant -> ms since the turn was committed, in order of time; before it: negative.
+
+        A reply to nobody, a greeting, counts from its first audio; a turn without either from its first instant.
+        """
+        found = sorted(self._at.items(), key=lambda item: item[1])
+        zero = self._at.get("committed", self._at.get("first_audio", found[0][1] if found else 0.0))
+        return {name: round((when - zero) * 1000, 1) for name, when in found}
 
     def out_of_order(self) -> tuple[str, ...]:
         """Name the labels whose second instant came before the first; their latency is left out."""

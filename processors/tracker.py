@@ -43,7 +43,7 @@ from ..pipeline.stages import Stage, has_stage_before
 from ..pipeline.states import Event, State, TurnMachine
 from ..pipeline.stock import SPEECH_FRAMES, Sign, StockSignals, Twins
 from ..pipeline.store import LogLine
-from ..pipeline.turn_metrics import BARGE_INS, MOVES, observe
+from ..pipeline.turn_metrics import BARGE_INS, ENDED_LINE, MOVES, ended_facts, observe
 from ..pipeline.waterfall import Waterfall
 
 
@@ -55,7 +55,7 @@ class StateTracker(Processor):
     Consumes: what `pipeline.frames` lists for the user's side, the answer and the playback; Pipecat's speech,
         transcript, LLM response and bot speaking frames; interruptions. All go on, but words that change nothing, and
         reports of progress, stay here.
-    Emits: `StateChangedFrame` both ways, `TurnMeasuredFrame` at the end of a turn.
+    Emits: `StateChangedFrame` both ways, `TurnMeasuredFrame` at the end of a turn, cut or not.
     On barge-in: passes through `interrupt` to `listening` in one step, empties buffer and response; what was generated
         goes to the history, with what was heard of it as soon as the output says.
     """
@@ -72,6 +72,7 @@ class StateTracker(Processor):
         self._said_before = (self._resumption.turn_id, self._resumption.said)  # by another process: (turn, sentences)
         self._waterfall = Waterfall()  # the instants of this turn
         self._last_breakdown: dict[str, float] = {}  # of the last finished turn
+        self._cut = TurnMeasuredFrame()  # of the last turn that was cut
         self._callbacks = TransitionCallbacks()  # whom else it concerns
         self._twins = Twins()  # of broadcasts
         self._stock = StockSignals()  # reads Pipecat's frames
@@ -213,6 +214,8 @@ class StateTracker(Processor):
                 self._empty_response()
             fields.llm_response = f"{fields.llm_response} {frame.text}".strip()
             fields.is_complete = frame.is_final
+            if frame.is_final:
+                self._waterfall.mark("last_text", self._now())
             self.record.changed()
         await self.push_frame(frame, direction)
 
@@ -252,6 +255,7 @@ class StateTracker(Processor):
             BARGE_INS.inc()
             if self.state is State.SPEAKING:
                 fields.text_buffer = []
+            self._cut = self._measure(fields.turn_id, is_cut=True)
             self._remember("", interrupted=True)  # the output says next what was heard of it
             self._empty_response()
             self._waterfall.restart()
@@ -260,6 +264,7 @@ class StateTracker(Processor):
             await self._move(Event.BARGE_IN)
             self._waterfall.mark("listening", self._now())
             await self._move(Event.RESUME_LISTENING)
+            await self.push_frame(self._cut)
 
     async def _finish(self) -> None:
         """The reply is complete and its last audio was played; or there was nothing to say."""
@@ -349,21 +354,20 @@ class StateTracker(Processor):
             if message.get("turn_id") == frame.turn_id and message.get("interrupted"):
                 message["heard"] = self._all_heard(frame.turn_id, frame.heard)
                 self.record.changed()
+                if self._cut.turn_id == frame.turn_id:
+                    self._cut.heard = message["heard"]
 
     async def _measured(self, turn_id: int) -> None:
-        waterfall, fields = self._waterfall, self.record.fields
-        observe(waterfall, self._last_breakdown)
-        info_later(
-            "{} turn {} ended intent={} results={} join_ms={:.0f} thinking_ms={:.0f}",
-            self.record.session_id,
-            turn_id,
-            fields.intent.get("intent", "-"),
-            len(fields.rag_results.get("results", ())),
-            self._last_breakdown.get("Join", 0.0),
-            self._last_breakdown.get("LLM Wait", 0.0),
-        )
-        waterfall.restart()
-        await self.push_frame(TurnMeasuredFrame(turn_id=turn_id, latency_ms=self._last_breakdown))
+        observe(self._waterfall, self._last_breakdown)
+        measured = self._measure(turn_id, heard=self.record.fields.heard)
+        info_later(ENDED_LINE, self.record.session_id, *ended_facts(measured))
+        self._waterfall.restart()
+        await self.push_frame(measured)
+
+    def _measure(self, turn_id: int, *, is_cut: bool = False, heard: str = "") -> TurnMeasuredFrame:
+        fields, waterfall = self.record.fields, self._waterfall
+        told = (turn_id, waterfall.breakdown(), waterfall.instants_ms(), is_cut, heard)
+        return TurnMeasuredFrame(*told, fields.intent, len(fields.rag_results.get("results", ())))
 
     async def _move(self, event: Event) -> None:
         previous, state = self._machine.state, self._machine.feed(event)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leibniz_voice.pipeline.errors import ProtocolError
+from leibniz_voice.pipeline.frames import TurnMeasuredFrame
 from leibniz_voice.transports import protocol
 from leibniz_voice.transports.flood import WAITING_S, Flooded, FloodGuard
 from leibniz_voice.transports.limits import Limits
@@ -193,7 +194,7 @@ ENCODED = {
     "pause": protocol.pause(2),
     "resume": protocol.resume(2),
     "interrupted": protocol.interrupted(2),
-    "turn": protocol.turn(2, waterfall={"latency_ms": {"STT Wait": 1.23456, "LLM Wait": math.inf}}),
+    "turn": protocol.turn(2, waterfall=TurnMeasuredFrame(2, {"STT Wait": 1.23456, "LLM Wait": math.inf}).as_json()),
     "pong": protocol.pong(),
     "error": protocol.error("bad_json", "No."),
 }
@@ -213,7 +214,7 @@ def test_encoded_fields_are_the_contracts():
         "pause": {"turn"},
         "resume": {"turn"},
         "interrupted": {"turn", "message"},
-        "turn": {"turn", "latency_ms"},
+        "turn": {"turn", "latency_ms", "instants_ms", "interrupted", "heard", "intent", "results"},
         "pong": set(),
         "error": {"code", "message"},
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
 from loguru import logger
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
@@ -48,7 +47,6 @@ from leibniz_voice.pipeline.frames import (
 from leibniz_voice.pipeline.processor import Processor
 from leibniz_voice.pipeline.stages import Stage
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.pipeline.waterfall import INSTANTS, LABELS, Waterfall
 from leibniz_voice.processors import StateTracker
 
 
@@ -317,20 +315,18 @@ def test_the_latency_breakdown_names_every_part_of_the_turn() -> None:
         "Transcript": 350.0, "Intent": 50.0, "Retrieval": 80.0, "Join": 80.0, "First Token": 200.0, "Voice": 10.0,
         "Send": 2.0, "Play": 10.0, "Response": 652.0,
     }  # fmt: skip
-    assert bench.after.of(TurnMeasuredFrame)[0].latency_ms == bench.tracker.latency_breakdown()
+    measured = bench.after.of(TurnMeasuredFrame)[0]
+    assert measured.latency_ms == bench.tracker.latency_breakdown()
+    assert measured.instants_ms == {
+        "voice": -1114.0, "listening": -1050.0, "user_silent": -350.0, "vad_end": -50.0, "transcript": 0.0,
+        "committed": 0.0, "intent": 50.0, "retrieval": 80.0, "joined": 80.0, "first_text": 280.0, "last_text": 280.0,
+        "first_audio": 290.0, "sent": 292.0, "heard": 302.0, "played": 1342.0,
+    }  # fmt: skip
+    assert (measured.intent, measured.results) == ({"intent": "hours", "confidence": 0.9}, 1)
+    assert (measured.heard, measured.is_cut) == ("Hello.", False)
     assert bench.fields.latency_ms == bench.tracker.latency_breakdown()
     stamps = bench.fields.timestamps
     assert list(stamps) == ["idle_to_listening", "listening_to_thinking", "thinking_to_speaking", "speaking_to_idle"]
-
-
-def test_instants_out_of_order_are_named_and_give_no_latency() -> None:
-    waterfall = Waterfall()
-    for number, instant in enumerate(reversed(INSTANTS)):
-        waterfall.mark(instant, float(number))
-    assert waterfall.breakdown() == {}
-    assert set(waterfall.out_of_order()) == set(LABELS)
-    with pytest.raises(KeyError):
-        waterfall.mark("lunch", 1.0)
 
 
 def test_moves_latencies_and_barge_ins_are_counted() -> None:

@@ -279,7 +279,7 @@ class ClientOutput(Processor):
 
     @consumes(TurnMeasuredFrame)
     async def _on_measured(self, frame: TurnMeasuredFrame, direction: FrameDirection) -> None:
-        self.say(self._spell.turn(frame.turn_id, waterfall={"latency_ms": dict(frame.latency_ms)}))
+        self.say(self._spell.turn(frame.turn_id, waterfall=frame.as_json()))
 
     def say(self, spelled: Spelled) -> None:
         """Send what a dialect has spelled."""

@@ -63,7 +63,7 @@ class OrchestrateSerializer(FrameSerializer):
             case InterruptionFrame():
                 return protocol.interrupted(frame.turn_id if isinstance(frame, ReplyInterruptedFrame) else 0)
             case TurnMeasuredFrame():
-                return protocol.turn(frame.turn_id, waterfall={"latency_ms": dict(frame.latency_ms)})
+                return protocol.turn(frame.turn_id, waterfall=frame.as_json())
         return None
 
     async def deserialize(self, data: str | bytes) -> Frame | None:
