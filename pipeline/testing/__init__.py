@@ -6,6 +6,7 @@ from .call import AsyncCall, Call, CallError, run_offline
 from .check import CheckFailed, check_processor
 from .clock import StuckError, VirtualLoop, run_virtual
 from .generate import Schedule, generate, schedules
+from .recording import Event, Move, Recording, RecordingError, Turn
 from .scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, ScriptedVoice, Step
 from .scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 from .scripted_tts import Manner, ScriptedTTS
@@ -16,9 +17,13 @@ __all__ = [
     "Call",
     "CallError",
     "CheckFailed",
+    "Event",
     "Heard",
     "Manner",
     "MemoryTransport",
+    "Move",
+    "Recording",
+    "RecordingError",
     "Schedule",
     "Script",
     "ScriptedIntent",
@@ -30,6 +35,7 @@ __all__ = [
     "ScriptedVoice",
     "Step",
     "StuckError",
+    "Turn",
     "VirtualLoop",
     "check_processor",
     "generate",
