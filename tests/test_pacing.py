@@ -309,3 +309,36 @@ def test_pushes_of_any_size_come_out_whole(sizes):
     out = b"".join(play(playout, seconds=total / RATE + 0.1))
     assert out[: 2 * total] == speech(total)
     assert len(out) == 2 * CHUNK * -(-total // CHUNK)
+
+
+def test_what_was_heard_follows_the_clients_own_word():
+    playout = loaded(2.0)
+    play(playout, seconds=1.0)
+    now_s = START_S + 1.0
+    assert playout.played_ms(now_s) == pytest.approx(1000, abs=21)
+    playout.acknowledge(1, 600.0, now_s)
+    assert playout.played_ms(now_s) == pytest.approx(600, abs=21)
+    assert playout.played_ms(now_s + 0.02) == pytest.approx(620, abs=21)
+    assert len(playout.take(now_s)) == 1, "the pace stays: one more chunk is due"
+    playout.acknowledge(1, 5000.0, now_s)
+    assert playout.played_ms(now_s) == pytest.approx(1000, abs=21), "nobody is ahead of what was sent"
+    playout.acknowledge(1, 0.0, now_s)
+    playout.acknowledge(7, 900.0, now_s)
+    assert playout.played_ms(now_s) == pytest.approx(0, abs=21), "of another reply nothing is learnt"
+
+
+def test_a_reply_is_finished_when_a_client_that_is_behind_has_heard_it():
+    playout = loaded(0.5)
+    playout.end(1)
+    play(playout, seconds=0.4)
+    playout.acknowledge(1, 100.0, START_S + 0.4)
+    play(playout, seconds=0.2, start_s=START_S + 0.4)
+    assert playout.finished(START_S + 0.6) is None
+    assert playout.finished(START_S + 0.82) == 1
+
+
+def test_a_client_is_believed_to_be_a_second_behind_at_most():
+    playout = loaded(5.0)
+    play(playout, seconds=4.0)
+    playout.acknowledge(1, 0.0, START_S + 4.0)
+    assert playout.played_ms(START_S + 4.0) == pytest.approx(3000, abs=21)

@@ -212,7 +212,8 @@ class Connection:
 
     async def _take(self, raw: str | bytes) -> None:
         now = self._heard
-        if isinstance(raw, str):
+        may_be_audio = isinstance(raw, self._dialect.audio_type)
+        if not may_be_audio:
             self._guard.on_control(now)
         message = self._dialect.decode(raw)
         if isinstance(message, bytes):
@@ -220,12 +221,14 @@ class Connection:
             if pcm:
                 await self._input.receive_audio(pcm)
             return
-        if isinstance(raw, bytes):  # a dialect that is binary altogether
+        if may_be_audio:  # a dialect that has one kind of message for everything
             self._guard.on_control(now)
         if isinstance(message, protocol.Ping):
             self._output.say(self._dialect.pong())
         elif isinstance(message, protocol.Hello):
             self._greet(again=True)
+        elif isinstance(message, protocol.Ack):
+            self._output.acknowledge(message.turn, message.played_ms)
         else:
             if self._turnstiles is not None and isinstance(message, protocol.VadEnd | protocol.Typed):
                 await self._turnstiles.turn.pass_through()

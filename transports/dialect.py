@@ -1,4 +1,4 @@
-"""`Dialect`: how a conversation is spelled on its connection. Two are here: our JSON + PCM, and Pipecat's (rtvi.py).
+"""`Dialect`: how a conversation is spelled on its connection: our JSON + PCM here, Pipecat's in rtvi.py, and Twilio's.
 
 A dialect knows no socket, no clock and no task. It may remember little things of its one conversation.
 """
@@ -18,13 +18,18 @@ class Dialect(Protocol):
     """Spells what the server says, and reads what the client says."""
 
     subprotocol: str  # its name in the WebSocket handshake
+    audio_type: type[str] | type[bytes]  # which kind of message carries audio, and so comes all the time
 
     def decode(self, message: str | bytes) -> ClientMessage | bytes:
         """A control message, or PCM16 audio. Raises `ProtocolError`."""
         ...
 
-    def audio(self, pcm: bytes, sample_rate: int) -> bytes:
+    def audio(self, pcm: bytes, sample_rate: int) -> str | bytes:
         """One chunk of the bot's voice."""
+        ...
+
+    def mark(self, turn: int, sent_ms: float) -> Spelled:
+        """What makes the client send an `Ack` when it has played so far; nothing where clients do so by themselves."""
         ...
 
     def ready(self, *, again: bool = False, **fields: Any) -> Spelled:
@@ -72,6 +77,7 @@ class JsonDialect:
     """JSON and raw PCM: docs/protocol.md."""
 
     subprotocol = "orchestrate"
+    audio_type = bytes
 
     def decode(self, message: str | bytes) -> ClientMessage | bytes:
         """See `Dialect.decode`."""
@@ -83,6 +89,10 @@ class JsonDialect:
     def audio(self, pcm: bytes, sample_rate: int) -> bytes:
         """See `Dialect.audio`: raw."""
         return pcm
+
+    def mark(self, turn: int, sent_ms: float) -> Spelled:
+        """See `Dialect.mark`: clients send `ack`."""
+        return None
 
     def ready(self, *, again: bool = False, **fields: Any) -> Spelled:
         """See `Dialect.ready`."""

@@ -54,6 +54,7 @@ from .pacing import Playout
 from .ticker import Ticker, shared_ticker
 from .wire import Wire
 
+MARK_MS = 200.0  # of audio between two marks, for clients that are asked how far they have played
 PIPELINE_RATE = 16_000  # Hz inside the pipeline; other client rates are resampled at its ends
 
 
@@ -146,11 +147,16 @@ class ClientOutput(Processor):
         self._resumed_turn: int | None = None  # being spoken when another process lost it, and not gone on with yet
         self._heard_count = -1  # words of the sounding reply that were reported as begun; -1: not even its start
         self._thinking_since = 0.0  # loop time of the last end of turn
+        self._marked: tuple[int | None, float] = (None, 0.0)  # turn, and ms of its reply, that the client marked last
 
     def set_rate(self, sample_rate: int) -> None:
         """Say at what rate the client plays; 16 kHz until then."""
         self._rate = sample_rate
         self._resample = Resampler(PIPELINE_RATE, sample_rate)
+
+    def acknowledge(self, turn_id: int, played_ms: float) -> None:
+        """The client has played so much of the reply to this turn."""
+        self._playout.acknowledge(turn_id, played_ms, self._now())
 
     async def cleanup(self) -> None:
         """Stop playing."""
@@ -303,8 +309,11 @@ class ClientOutput(Processor):
     def _tick(self, now: float) -> None:
         chunks = self._playout.take(now)
         for chunk in chunks:
-            self._wire.send_audio(self._spell.audio(self._resample(chunk), self._rate))
+            if pcm := self._resample(chunk):  # a resampler keeps its first samples for a while
+                self._wire.send_audio(self._spell.audio(pcm, self._rate))
         turn_id = self._playout.turn_id
+        if chunks and turn_id is not None:
+            self._mark(turn_id, self._playout.sent_ms)
         if chunks and turn_id != self._sounding:
             self._sounding, self._heard_count = turn_id, -1
             self.create_task(self._broadcast_bot(BotStartedSpeakingFrame), "bot_started")
@@ -314,6 +323,13 @@ class ClientOutput(Processor):
             self.create_task(self._report(ReplyPlayedFrame(turn_id=finished)), "reply_played")
         if self._playout.turn_id is None:
             self._stop()
+
+    def _mark(self, turn_id: int, sent_ms: float) -> None:
+        if self._marked[0] != turn_id:
+            self._marked = (turn_id, 0.0)
+        if sent_ms - self._marked[1] >= MARK_MS:
+            self._marked = (turn_id, sent_ms)
+            self.say(self._spell.mark(turn_id, sent_ms))
 
     def _note_progress(self, turn_id: int | None, now: float) -> None:
         """Say upstream that the first audio, or another word, has begun to sound."""

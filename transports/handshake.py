@@ -11,10 +11,11 @@ from websockets.http11 import Request, Response
 
 from .admission import Origins, subprotocols_in, token_in
 from .dialect import Dialect, JsonDialect
-from .http import PIPECAT_PATH, Routes, query_of, refusal, session_id_of
+from .http import PIPECAT_PATH, TWILIO_PATH, Routes, query_of, refusal, session_id_of
 from .reception import Reception
 from .rtvi import RtviDialect
 from .tokens import TokenRefused
+from .twilio import TwilioDialect
 
 DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
 
@@ -60,4 +61,6 @@ def dialect_of(path: str, headers: Headers) -> Dialect:
     """How a connection is spelled, by its path and subprotocols."""
     if path.startswith(PIPECAT_PATH):
         return RtviDialect()
+    if path.startswith(TWILIO_PATH):
+        return TwilioDialect()
     return DIALECTS[subprotocol_of(subprotocols_in(headers)) or JsonDialect.subprotocol]()

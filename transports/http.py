@@ -20,6 +20,7 @@ from .protocol import is_session_id
 
 PATH = "/orchestrate"  # our JSON and PCM, or whatever the subprotocol says
 PIPECAT_PATH = "/pipecat"  # protobuf and RTVI, for Pipecat's own clients
+TWILIO_PATH = "/twilio"  # media streams; the session is named in their first message
 _CONSOLE = files(__package__ or __name__) / "console"
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -64,12 +65,12 @@ class Routes:
         if origin is not None and not self._origins.allows(origin, request.headers.get("Host", "")):
             REFUSED.labels("origin").inc()
             return refusal(HTTPStatus.FORBIDDEN, f"The origin {origin} is not allowed; add it to LEIBNIZ_ORIGINS.")
-        if parts.path in (PATH, PIPECAT_PATH):
-            return self._handshake(request, origin)
+        if parts.path in (PATH, PIPECAT_PATH, TWILIO_PATH):
+            return self._handshake(request, origin, parts.path != TWILIO_PATH)
         return await self._page(parts.path, origin)
 
-    def _handshake(self, request: Request, origin: str | None) -> Response | None:
-        if not is_session_id(session_id_of(request.path)):
+    def _handshake(self, request: Request, origin: str | None, is_named: bool) -> Response | None:
+        if is_named and not is_session_id(session_id_of(request.path)):
             REFUSED.labels("session_id").inc()
             text = "Give ?session_id= with 1 to 64 letters, digits, '_' or '-'."
             return refusal(HTTPStatus.BAD_REQUEST, text, origin)

@@ -23,7 +23,7 @@ class MemoryWire:
         self.reply_from_ms = 0.0  # of that, before the newest reply
         self._waiting: list[asyncio.Future[None]] = []  # who waits for the next of either
 
-    def send_audio(self, pcm: bytes) -> None:
+    def send_audio(self, pcm: Any) -> None:
         """Keep one chunk."""
         self.audio.append((self._now(), pcm))
         self.log.append(("audio", pcm))

@@ -18,6 +18,7 @@ from ..pipeline.errors import ConfigurationError
 
 CHUNK_MS = 20
 MAX_LEAD_MS = 100.0  # the contract's; a client that cannot be flushed plays this much of a cut reply
+MAX_LAG_MS = 1000.0  # how far a client may say that it is behind; what is beyond is not believed
 _EPSILON = 1e-3  # samples; a clock in float seconds is not exact to the sample
 
 
@@ -61,6 +62,7 @@ class Playout:
         self._held_bytes = 0  # in all buffers together
         self._over_upto = -1  # turns up to this one were cut or are finished
         self._paused_s: float | None = None  # when the clock was stopped; None while it runs
+        self._lag = 0.0  # samples that the client was behind the clock when it last told its position
 
     # ------------------------------------------------------------------------------------------ filling
 
@@ -141,6 +143,20 @@ class Playout:
             self._paused_s = None
         return heard_ms
 
+    def acknowledge(self, turn_id: int, played_ms: float, now_s: float) -> None:
+        """The client says how far it has played: what is between that and the clock is on its way, or buffered there.
+
+        Only the account of what was heard follows it, at most MAX_LAG_MS; the pace does not, as a far-away client would
+        run dry. The newest word counts, for later replies too; of other replies than the playing one nothing is learnt.
+        """
+        reply = self._replies[0] if self._replies else None
+        if reply is None or reply.turn_id != turn_id:
+            return
+        elapsed = self._elapsed(reply, now_s)
+        if elapsed is not None:
+            behind = min(elapsed, reply.sent_real) - played_ms * self.sample_rate / 1000
+            self._lag = max(0.0, min(behind, MAX_LAG_MS * self.sample_rate / 1000))
+
     # ------------------------------------------------------------------------------------------ asking
 
     @property
@@ -154,17 +170,24 @@ class Playout:
         return self._paused_s is not None
 
     @property
+    def sent_ms(self) -> float:
+        """How much of the playing reply has left."""
+        return self._replies[0].sent_real / self.sample_rate * 1000 if self._replies else 0.0
+
+    @property
     def held_ms(self) -> float:
         """Audio that waits to leave, in ms."""
         return self._held_bytes / 2 / self.sample_rate * 1000
 
     def played_ms(self, now_s: float) -> float:
-        """How much of the playing reply is played by now, if the client plays at once; never more than was sent."""
+        """How much of the playing reply is played by now: by the clock, and less what the client said it was behind."""
         if not self._replies:
             return 0.0
         reply = self._replies[0]
         elapsed = self._elapsed(reply, now_s)
-        return 0.0 if elapsed is None else max(0.0, min(elapsed, reply.sent_real)) / self.sample_rate * 1000
+        if elapsed is None:
+            return 0.0
+        return max(0.0, min(elapsed - self._lag, reply.sent_real)) / self.sample_rate * 1000
 
     def heard_words(self, now_s: float) -> tuple[str, ...]:
         """The words of the playing reply that have begun to sound. Ask before `cut`."""
@@ -179,7 +202,7 @@ class Playout:
         if not reply.ended or reply.buffer:
             return None
         elapsed = self._elapsed(reply, now_s)
-        if elapsed is not None and elapsed < reply.sent_real - _EPSILON:
+        if elapsed is not None and elapsed - self._lag < reply.sent_real - _EPSILON:
             return None
         self._replies.popleft()
         self._over_upto = max(self._over_upto, reply.turn_id)

@@ -14,10 +14,11 @@ from typing import Any
 from loguru import logger
 from prometheus_client import Counter, Gauge, generate_latest
 
+from ..pipeline.errors import ProtocolError
 from ..pipeline.session import Build
 from ..pipeline.store import StateStore
 from .admission import TokenGate
-from .client_socket import ClientSocket
+from .client_socket import ClientGone, ClientSocket
 from .connection import Connection
 from .dialect import Dialect
 from .limits import REFUSED, Limits
@@ -28,6 +29,7 @@ from .spent import SpentTokens
 from .store_memory import MemoryStore
 from .tokens import TokenKey
 from .turnstile import Turnstiles
+from .twilio import TwilioDialect, answer
 from .watchdog import Watchdog
 
 SESSIONS = Gauge("leibniz_sessions", "Conversations going on")
@@ -141,6 +143,15 @@ class Reception:
             REFUSED.labels("per_address").inc()
             await socket.close(CloseCode.TOO_MANY, "too many connections from this address")
             return
+        if isinstance(dialect, TwilioDialect):
+            try:
+                socket, session_id = await answer(socket, dialect, wait_s=self._limits.hello_s)
+            except ClientGone:
+                return
+            except ProtocolError as error:
+                REFUSED.labels("call").inc()
+                await socket.close(CloseCode.POLICY, error.message)
+                return
         connection = Connection(
             socket,
             session_id,

@@ -43,6 +43,7 @@ class RtviDialect:
     """One conversation with a Pipecat client. `bot-ready` is sent when the client has said `client-ready`."""
 
     subprotocol = "pipecat"
+    audio_type = bytes
 
     def __init__(self) -> None:
         self._ready_id: str | None = None  # of `client-ready`, to be answered under it; None before
@@ -109,6 +110,10 @@ class RtviDialect:
         return wire.Frame(  # type: ignore[attr-defined] # made at import
             audio=wire.AudioRawFrame(audio=pcm, sample_rate=sample_rate, num_channels=1)  # type: ignore[attr-defined]
         ).SerializeToString()
+
+    def mark(self, turn: int, sent_ms: float) -> Spelled:
+        """See `Dialect.mark`: these clients do not tell."""
+        return None
 
     def ready(self, *, again: bool = False, **fields: Any) -> Spelled:
         """See `Dialect.ready`: nothing until the client has said that it is."""

@@ -47,9 +47,9 @@ class SocketWire:
         self._is_started = True
         self._flush()
 
-    def send_audio(self, pcm: bytes) -> None:
+    def send_audio(self, chunk: str | bytes) -> None:
         """Send one chunk of audio."""
-        self._put(pcm)
+        self._put(chunk)
 
     def send_text(self, message: str | bytes) -> None:
         """Send one message that is no audio."""
