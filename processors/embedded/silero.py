@@ -9,6 +9,11 @@ With few conversations a call starts at the end of the loop step in which its fi
 `ALONE_STREAMS` it waits `GATHER_S` for company, 5 ms in the mean: chunks come at random moments, and without it a call
 has two or three rows, so that most of its cost is the way to the thread and back. While one runs, chunks gather for the
 next. Several chunks of one stream in a call are run one after the other. A result does not depend on its company.
+
+The wait is most of what is saved: a process that idles between calls finds neither the weights nor the code in the
+caches, and a call of one or two rows takes 170 to 220 us of CPU then, against 60 in a tight loop. 32 conversations,
+per chunk, the way through `SileroVAD` included: 240 us without waiting, 110 with up to 5 ms, 100 with up to 10; and
+165 without waiting or thread, on the loop. (benchmarks/vad.py; Pipecat's analyzer: 740 to 880.)
 """
 
 from __future__ import annotations
@@ -26,12 +31,12 @@ from loguru import logger
 
 from ...pipeline import outside
 from ...pipeline.errors import ConfigurationError
-from .silero_net import CHUNK_SAMPLES, Chunk, Memory, infer, session
+from .silero_net import CHUNK_SAMPLES, Chunk, Memory, infer, step
 
 BACKLOG_CHUNKS = 312  # 10 s a stream, caught up with in 50 ms; beyond it the oldest chunk is dropped and counted
 ALONE_STREAMS = 6  # open streams up to which no chunk waits: a process with so few has CPU to spare
 GATHER_S = 0.01  # how long the first chunk of a call waits for others; a chunk itself is 32 ms
-MAX_ROWS = 64  # streams in one call: more is no cheaper per chunk (42 us against 48 at 8) and only later
+MAX_ROWS = 64  # streams in one call: more is no cheaper per chunk (17 us against 22 at 8) and only later
 MAX_ROUNDS = 4  # chunks of one stream in one call, so that a stream that lags delays the others little
 
 Callback = Callable[[float], None]
@@ -147,7 +152,7 @@ class SileroModel:
         stream = SileroStream(self, sample_rate)
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="leibniz-silero")
-            self._executor.submit(session)  # load the weights before the first chunk comes
+            self._executor.submit(step, sample_rate)  # load the weights before the first chunk comes
         self._streams.add(stream)
         return stream
 
