@@ -4,9 +4,11 @@ from ...transports.memory import MemoryTransport
 from .bench import Bench
 from .call import AsyncCall, Call, CallError, run_offline
 from .check import CheckFailed, check_processor
-from .clock import StuckError, VirtualLoop, run_virtual
+from .clock import StuckError, VirtualLoop, VirtualTime, run_virtual
+from .fuzz import check_conversation
 from .generate import Schedule, generate, schedules
 from .recording import Event, Move, Recording, RecordingError, Turn
+from .safety import ConversationFailed
 from .scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, ScriptedVoice, Step
 from .scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 from .scripted_tts import Manner, ScriptedTTS
@@ -17,6 +19,7 @@ __all__ = [
     "Call",
     "CallError",
     "CheckFailed",
+    "ConversationFailed",
     "Event",
     "Heard",
     "Manner",
@@ -37,6 +40,8 @@ __all__ = [
     "StuckError",
     "Turn",
     "VirtualLoop",
+    "VirtualTime",
+    "check_conversation",
     "check_processor",
     "generate",
     "run_offline",

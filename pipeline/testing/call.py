@@ -16,21 +16,24 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from pipecat.frames.frames import Frame
+from pipecat.frames.frames import Frame, InterimTranscriptionFrame, TranscriptionFrame
 
 from ...transports import protocol
 from ...transports.endpoints import PIPELINE_RATE
 from ...transports.memory import MemoryTransport, MemoryWire
 from ..errors import LeibnizError
+from ..pipeline import Pipeline
 from ..record import ConversationRecord
 from ..session import Build, Session
 from ..snapshot import ConversationFields
 from ..states import Event
-from .clock import VirtualLoop, run_virtual
+from .clock import VirtualTime, run_virtual
 from .microphone import Microphone
+from .safety import Safety
 from .user import VOICE, User, check_way
 
 P = ParamSpec("P")
@@ -72,7 +75,8 @@ class AsyncCall(Outcome):
     """A client on the line. All waiting is in the loop's time, so it costs nothing in virtual time.
 
     `speech` says how the user's words get in: "audio", "words", or "auto" (see `user`); `voice` is the user's, by
-    espeak-ng's name. `fields`: an earlier conversation that goes on.
+    espeak-ng's name. `fields`: an earlier conversation that goes on. `is_checked`: where the script comes to its end,
+    the bot is let finish, and `ConversationFailed` is raised if the conversation was not safe (see `safety`).
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class AsyncCall(Outcome):
         fields: ConversationFields | None = None,
         speech: str = "auto",
         voice: str = VOICE,
+        is_checked: bool = False,
     ) -> None:
         transport = MemoryTransport()
         self.wire = transport.wire
@@ -90,6 +95,8 @@ class AsyncCall(Outcome):
         self.record = ConversationRecord(session_id, fields=fields)
         self.session = Session(session_id, input=self.input, output=transport.output, record=self.record)
         self._build = build
+        self._safety = Safety() if is_checked else None  # None: nothing is judged
+        self._is_over = False  # the line is gone
         self._way, self._voice = check_way(speech), voice  # of the user
         self._user: User | None = None  # None before the start
         self._microphone = Microphone(self.input.receive_audio)  # silent until something is said aloud
@@ -97,13 +104,28 @@ class AsyncCall(Outcome):
         self._replying: int | None = None  # turn of the reply among them that is not over; None between replies
 
     async def __aenter__(self) -> AsyncCall:
-        await self.session.start(self._build)
+        await self.session.start(self._watched)
         assert self.session.pipeline is not None
         self._user = User(self.session.pipeline, self._microphone, way=self._way, voice=self._voice)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.disconnects()
+    async def __aexit__(self, error: type[BaseException] | None = None, *_: object) -> None:
+        try:
+            if self._safety is not None and error is None:
+                await self._safety.judge(self, is_over=self._is_over)
+        finally:
+            await self.disconnects()
+
+    async def _watched(self, session: Session) -> Pipeline:
+        built = self._build(session)
+        pipeline = await built if isinstance(built, Awaitable) else built
+        if self._safety is not None and isinstance(pipeline, Pipeline):  # else the session refuses it
+            self._safety.attach(pipeline)
+        return pipeline
+
+    def _notes(self, text: str, *, is_final: bool = True) -> None:
+        if self._safety is not None:
+            self._safety.said(text, is_final=is_final)
 
     @property
     def user(self) -> User:
@@ -116,6 +138,8 @@ class AsyncCall(Outcome):
 
     async def user_says(self, text: str, *, sound: bytes | Path | None = None) -> None:
         """Say something aloud, to the end; `sound`, 16 kHz PCM16 mono or a WAV file, instead of the user's voice."""
+        if sound is None and self.user.way == "words":
+            self._notes(text)
         await self.user.says(text, sound)
 
     async def user_interrupts(self, text: str, *, after_s: float, sound: bytes | Path | None = None) -> None:
@@ -124,7 +148,7 @@ class AsyncCall(Outcome):
         await self._until_event(lambda: self._reply_s >= after_s or self._state != "speaking", "sound of the reply")
         if self._state != "speaking":
             raise CallError(f"the reply was over after {self._reply_s:.2f} s; it cannot be cut after {after_s:g} s")
-        await self.user.says(text, sound)
+        await self.user_says(text, sound=sound)
 
     async def noise(
         self,
@@ -143,6 +167,7 @@ class AsyncCall(Outcome):
 
     async def disconnects(self) -> None:
         """Hang up: the conversation ends at once, as when the line is lost."""
+        self._is_over = True
         await self._microphone.close()
         await self.session.cancel("the client has gone")
 
@@ -161,12 +186,21 @@ class AsyncCall(Outcome):
 
     async def sends(self, message: protocol.ClientMessage) -> None:
         """Send a protocol message."""
+        if isinstance(message, protocol.SttFragment):
+            self._notes(message.text, is_final=message.is_final)
         await self.input.receive(message)
 
     async def pushes(self, *frames: Frame) -> None:
         """Let synthetic frames enter the pipeline behind the input."""
         for frame in frames:
             await self.input.push_frame(frame)
+
+    async def detects(self, *frames: Frame) -> None:
+        """Let frames enter where speech detector and recogniser would push them, which do not see these."""
+        for frame in frames:
+            if isinstance(frame, (TranscriptionFrame, InterimTranscriptionFrame)):
+                self._notes(frame.text, is_final=isinstance(frame, TranscriptionFrame))
+            await self.user.place.push_frame(frame)
 
     # -- what came of it ---------------------------------------------------------------------------------------
 
@@ -193,6 +227,14 @@ class AsyncCall(Outcome):
     async def until_heard(self, ms: float, *, timeout_s: float = WAIT_S) -> None:
         """Wait until the bot's audio sent so far is at least `ms` long. Raises `CallError`."""
         await self._until_event(lambda: self.wire.audio_ms >= ms, f"{ms:.0f} ms of audio", timeout_s)
+
+    async def comes_to(self, state: str, *, timeout_s: float = WAIT_S) -> bool:
+        """The same, but tell whether it came."""
+        try:
+            await self.until_state(state, timeout_s=timeout_s)
+        except CallError:
+            return False
+        return True
 
     async def until(self, condition: Callable[[], Any], what: str, *, timeout_s: float = WAIT_S) -> None:
         """Wait for a condition, looked at every 5 ms. Raises `CallError`."""
@@ -261,24 +303,20 @@ class Call(Outcome):
         self._call = AsyncCall(build, **options)  # the conversation, and the verbs
         self.wire, self.record, self.session = self._call.wire, self._call.record, self._call.session
         self._grace_s = grace_s
-        self._runner: asyncio.Runner | None = None  # the loop; None before the start and after the end
+        self._closing = ExitStack()  # ends virtual time
+        self._time: VirtualTime | None = None  # None before the start and after the end
 
     def __enter__(self) -> Call:
-        self._runner = asyncio.Runner(loop_factory=lambda: VirtualLoop(grace_s=self._grace_s))
-        try:
+        with ExitStack() as opened:
+            self._time = opened.enter_context(VirtualTime(grace_s=self._grace_s))
             self._run(self._call.__aenter__())
-        except BaseException:
-            self._runner.close()
-            raise
+            self._closing = opened.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._run(self._call.__aexit__())
-        finally:
-            if self._runner is not None:
-                self._runner.close()
-            self._runner = None
+    def __exit__(self, *error: Any) -> None:
+        with self._closing:
+            self._run(self._call.__aexit__(*error))
+        self._time = None
 
     @property
     def user(self) -> User:
@@ -294,6 +332,7 @@ class Call(Outcome):
     types = _plain(AsyncCall.types)
     sends = _plain(AsyncCall.sends)
     pushes = _plain(AsyncCall.pushes)
+    detects = _plain(AsyncCall.detects)
     wait = _plain(AsyncCall.wait)
     wait_for_reply = _plain(AsyncCall.wait_for_reply)
     until_state = _plain(AsyncCall.until_state)
@@ -301,10 +340,10 @@ class Call(Outcome):
     until = _plain(AsyncCall.until)
 
     def _run(self, verb: Coroutine[Any, Any, T]) -> T:
-        if self._runner is None:
+        if self._time is None:
             verb.close()
             raise CallError("the call has not begun, or is over: use it inside `with Call(build) as call:`")
-        return self._runner.run(verb)
+        return self._time.run(verb)
 
 
 def run_offline(

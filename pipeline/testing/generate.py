@@ -13,7 +13,7 @@ Plain data, and cheap (see tests/test_kit_generate.py): about 60 us each. It dep
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -108,54 +108,66 @@ def generate(draw: random.Random, *, turns: tuple[int, int] = (1, 4), failures: 
 
     `generate(random.Random(7)) == generate(random.Random(7))`. Raises `ConfigurationError` for an impossible range.
     """
-    fewest, most = turns
-    if not 1 <= fewest <= most:
-        raise ConfigurationError(f"turns is {turns}; give (fewest, most) with 1 <= fewest <= most")
-    user = _User(draw)
+    fewest, most = _checked(turns)
     count = fewest + int(draw.random() * (most - fewest + 1))
-    delays = tuple(_delays(draw, failures) for _ in range(count))
-    for turn in range(count):
-        user.takes_a_turn(delays[turn])
+    return _schedule([draw] * count, failures)
+
+
+def _schedule(draws: Sequence[random.Random], failures: float) -> Schedule:
+    """A turn from each of these."""
+    user = _User()
+    delays = []
+    for draw in draws:
+        delays.append(_delays(draw, failures))
+        user.takes_a_turn(draw, delays[-1])
     actions = sorted(user.actions, key=_when)  # stable; late words overlap with what follows
-    if draw.random() >= 0.85:
+    if draws[-1].random() >= 0.85:
         actions = [action for action in actions if action.at_s <= user.now]
         actions.append(Action(user.now, Do.DISCONNECT))
-    return Schedule(tuple(actions), delays)
+    return Schedule(tuple(actions), tuple(delays))
+
+
+def _checked(turns: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= turns[0] <= turns[1]:
+        raise ConfigurationError(f"turns is {turns}; give (fewest, most) with 1 <= fewest <= most")
+    return turns
 
 
 def schedules(*, turns: tuple[int, int] = (1, 4), failures: float = 0.1) -> SearchStrategy[Schedule]:
     """The same as a hypothesis strategy, which shrinks: `@given(schedules(turns=(2, 3)))`. Needs hypothesis."""
     from hypothesis import strategies as st
 
-    def from_draws(numbers: Sequence[float]) -> Schedule:
-        draws: Any = _Draws(numbers)
-        return generate(draws, turns=turns, failures=failures)
+    fewest, most = _checked(turns)
 
-    number = st.floats(0.0, 1.0, exclude_max=True, allow_subnormal=False)
-    return st.lists(number, max_size=60 * turns[1]).map(from_draws)
+    def from_turns(numbers: list[bytes]) -> Schedule:
+        draws: Any = [_Draws(of_turn) for of_turn in numbers]
+        return _schedule(draws, failures)
+
+    # Bytes, as they are drawn evenly; a block for each turn, so that a turn can be left out and the others stay.
+    return st.lists(st.binary(min_size=32, max_size=32), min_size=fewest, max_size=most).map(from_turns)
 
 
 class _Draws:
     """Stands for a `Random` whose draws hypothesis chose; behind them come zeros, so that shorter is simpler."""
 
-    def __init__(self, numbers: Sequence[float]) -> None:
+    def __init__(self, numbers: bytes) -> None:
         self._left = iter(numbers)
 
     def random(self) -> float:
-        return next(self._left, 0.0)
+        return next(self._left, 0) / 256
 
 
 class _User:
     """Draws what the user does, turn after turn."""
 
-    def __init__(self, draw: random.Random) -> None:
-        self._random = draw.random  # 0 to 1
+    def __init__(self) -> None:
+        self._random: Callable[[], float] = float  # draws of the current turn, 0 to 1
         self.now = 0.0  # s
         self.actions: list[Action] = []
 
-    def takes_a_turn(self, delays: Delays) -> None:
+    def takes_a_turn(self, draw: random.Random, delays: Delays) -> None:
         """Say something, somehow; then wait for the answer, or do not."""
-        random = self._random
+        random = self._random = draw.random
         self._wait(0.0, 0.5)
         kind = random()
         if kind < 0.6:

@@ -91,11 +91,11 @@ class User:
             await self._microphone.sound(noise(ms, dbfs=dbfs) if sound is None else sound, wait=wait)
             return
         for frame in blip(ms, confidence):
-            await self._place.push_frame(frame)
+            await self.place.push_frame(frame)
             await asyncio.sleep(CHUNK_S)
 
     @property
-    def _place(self) -> FrameProcessor:
+    def place(self) -> FrameProcessor:
         """Whose frames the words are: a scripted recogniser wants them to pass, a real one must not see them."""
         return (None if self._scripted else self._stt) or self._vad or self._head
 
@@ -105,9 +105,9 @@ class User:
         for frames in spoken_chunks(len(text.split()) * WORD_S):
             await asyncio.sleep(CHUNK_S)
             for frame in frames:
-                await self._place.push_frame(frame)
+                await self.place.push_frame(frame)
         if self._scripted is None:
-            await self._place.push_frame(TranscriptionFrame(text, "", "", finalized=True))
+            await self.place.push_frame(TranscriptionFrame(text, "", "", finalized=True))
 
 
 def spoken_chunks(seconds: float, confidence: float = 0.95) -> Iterator[list[Frame]]:
