@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 
@@ -11,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from redis import Redis
 
 from leibniz_voice.transports.redis_scripts import CLAIM, WRITE, Script
-from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
+from leibniz_voice.transports.store_embedded import find_server
 
 from .histories import HISTORIES, VARIANTS, History, Violation
 
@@ -21,13 +20,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    server = EmbeddedRedis(directory=tmp_path_factory.mktemp("redis"))
-    asyncio.run(server.start())
-    with Redis.from_url(server.url) as client:
+@pytest.fixture
+def redis(real_redis: str) -> Iterator[Redis]:
+    with Redis.from_url(real_redis) as client:
         yield client
-    asyncio.run(server.stop())
 
 
 def play_many(redis: Redis, count: int, claim: Script = CLAIM, write: Script = WRITE) -> int:

@@ -13,33 +13,23 @@ from redis import Redis
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.pipeline.snapshot import ConversationFields
 from leibniz_voice.pipeline.store import LogLine, Outcome, StateStore, Write
-from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
+from leibniz_voice.transports.store_embedded import find_server
 from leibniz_voice.transports.store_memory import MemoryStore
 from leibniz_voice.transports.store_redis import RedisStore
 
 pytestmark = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = EmbeddedRedis(directory=tmp_path_factory.mktemp("redis"))
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.stop())
-
-
 @pytest.fixture
-def redis(server):
+def redis(real_redis):
     """A plain client, as an operator would look."""
-    with Redis.from_url(server.url, decode_responses=True) as client:
-        client.flushall()
-        client.script_flush()
+    with Redis.from_url(real_redis, decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture(params=["redis", "memory"])
-def any_store(request, server, redis):
-    return RedisStore(server.url) if request.param == "redis" else MemoryStore()
+def any_store(request, real_redis):
+    return RedisStore(real_redis) if request.param == "redis" else MemoryStore()
 
 
 def run(store, body):
@@ -62,9 +52,9 @@ def outcomes(results):
     return [result.outcome for result in results]
 
 
-def test_a_plain_hgetall_shows_the_contracts_fields(server, redis):
+def test_a_plain_hgetall_shows_the_contracts_fields(real_redis, redis):
     """A new session is there at connect, with its empty values; a write shows in the same hash."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         claim = await store.claim("caller-1", "a")
@@ -89,9 +79,9 @@ def test_a_plain_hgetall_shows_the_contracts_fields(server, redis):
     assert stored["intent"] == '{"label": "hours"}'
 
 
-def test_every_write_renews_the_lifetime(server, redis):
+def test_every_write_renews_the_lifetime(real_redis, redis):
     """3600 s from the last write."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         claim = await store.claim("s", "a")
@@ -163,9 +153,9 @@ def test_an_older_sequence_number_is_refused(any_store):
     assert after.fields.state == "speaking"
 
 
-def test_a_lost_claim_is_made_again_by_the_next_write(server, redis):
+def test_a_lost_claim_is_made_again_by_the_next_write(real_redis, redis):
     """A failover forgets the newer owner's claim: its next write takes the session back from the older one."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         old = await store.claim("s", "a")
@@ -183,9 +173,9 @@ def test_a_lost_claim_is_made_again_by_the_next_write(server, redis):
     assert redis.hget("session:s", "state") == "speaking"
 
 
-def test_an_epoch_is_not_handed_out_twice_after_a_lost_claim(server, redis):
+def test_an_epoch_is_not_handed_out_twice_after_a_lost_claim(real_redis, redis):
     """A counter would give the claim after a failover the number of the claim that was lost."""
-    stores = [RedisStore(server.url) for _ in range(3)]  # three processes
+    stores = [RedisStore(real_redis) for _ in range(3)]  # three processes
 
     async def body():
         await stores[0].claim("s", "a")
@@ -217,18 +207,19 @@ def test_a_session_that_was_never_claimed_there_is_written(any_store):
     assert outcomes(old) == [Outcome.FENCED]
 
 
-def test_a_claim_found_late_by_a_frozen_server_takes_nothing(server, redis):
+def test_a_claim_found_late_by_a_frozen_server_takes_nothing(real_redis, redis):
     """The caller has given up and another process may own the session by then."""
-    store = RedisStore(server.url, claim_timeout_s=0.2)
+    store = RedisStore(real_redis, claim_timeout_s=0.2)
 
     async def body():
         await store.claim("s", "a")
-        os.kill(server.pid, signal.SIGSTOP)
+        pid = redis.info()["process_id"]
+        os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(StoreError):
                 await store.claim("s", "ghost")
         finally:
-            os.kill(server.pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
         assert not store.healthy
         return await store.claim("t", "a")
 
@@ -248,9 +239,9 @@ def test_a_claim_found_late_by_a_frozen_server_takes_nothing(server, redis):
     ],
     ids=["bad json", "newer schema", "not utf-8", "no state", "bad epoch", "not a hash"],
 )
-def test_a_damaged_hash_is_put_aside_and_the_session_starts_anew(server, redis, spoil):
+def test_a_damaged_hash_is_put_aside_and_the_session_starts_anew(real_redis, redis, spoil):
     """Never half-loaded, never lost: it is kept beside for a day, and the new session works."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         await store.claim("s", "a")
@@ -267,9 +258,9 @@ def test_a_damaged_hash_is_put_aside_and_the_session_starts_anew(server, redis, 
     assert 1e15 < int(redis.hget("session:s", "epoch")) < 9e15
 
 
-def test_scripts_forgotten_by_the_server_are_sent_again(server, redis):
+def test_scripts_forgotten_by_the_server_are_sent_again(real_redis, redis):
     """A restart or failover answers NOSCRIPT; the caller does not notice."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         claim = await store.claim("s", "a")
@@ -283,9 +274,9 @@ def test_scripts_forgotten_by_the_server_are_sent_again(server, redis):
     assert claim.resumed
 
 
-def test_one_bad_key_fails_alone(server, redis):
+def test_one_bad_key_fails_alone(real_redis, redis):
     """Each reply of a batch is judged by itself."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         claims = [await store.claim(name, "a") for name in ("s", "t", "u")]
@@ -297,9 +288,9 @@ def test_one_bad_key_fails_alone(server, redis):
     assert "WRONGTYPE" in results[1].detail
 
 
-def test_out_of_memory_is_a_failed_write_not_a_dead_store(server, redis):
+def test_out_of_memory_is_a_failed_write_not_a_dead_store(real_redis, redis):
     """The server answers, so nothing is in doubt."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         claim = await store.claim("s", "a")
@@ -332,9 +323,9 @@ def test_the_transition_log_holds_each_line_once(any_store, redis):
     assert 3590 < redis.ttl("{session:s}:log") <= 3600
 
 
-def test_the_transition_log_is_bounded(server, redis):
+def test_the_transition_log_is_bounded(real_redis, redis):
     """About 200 lines, however long the conversation."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
     line = LogLine("idle", "listening", "stt_start", 0, 1.5)
 
     async def body():
@@ -420,9 +411,9 @@ def test_a_url_that_is_none_is_a_configuration_error_without_the_password():
     ],
     ids=["a conversation", "a damaged one", "not a hash"],
 )
-def test_a_first_write_claims_and_tells_what_it_found(server, redis, kept, found):
+def test_a_first_write_claims_and_tells_what_it_found(real_redis, redis, kept, found):
     """The claim got no answer: nothing unread is overwritten."""
-    store = RedisStore(server.url)
+    store = RedisStore(real_redis)
 
     async def body():
         old = await store.claim("s", "a")
