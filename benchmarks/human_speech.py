@@ -20,6 +20,7 @@ FLITE = ("slt", "rms", "awb", "kal16")
 ESPEAK = ("en-us+m3", "en-us+f2", "en-gb-scotland+m7", "en-us+f4")
 VOICES = (*FLITE, *ESPEAK)
 ONSET_DB = 25.0  # below the utterance's level
+SOUNDS = {"mhm": ("ah m hh ah m", "[[@mh'@m]]")}  # by flite, by espeak-ng: as a text, they would spell it out
 LEVEL_DBFS = -23.0  # of every utterance; EBU R 128's programme level
 
 INTERRUPTIONS = (
@@ -44,7 +45,6 @@ INTERRUPTIONS = (
     "do you sell helmets",
     "just give me the number",
 )
-BACKCHANNELS = ("mm hmm", "okay", "uh huh", "yeah", "right", "hmm", "oh", "sure")
 
 
 def has_voices() -> bool:
@@ -55,10 +55,12 @@ def has_voices() -> bool:
 @cache
 def say(text: str, voice: str, speed: float = 1.0) -> bytes:
     """`text` at `LEVEL_DBFS`, without the silence before its onset and after its end."""
+    flite, espeak = SOUNDS.get(text, (text, text))
+    kind = "-p" if text in SOUNDS else "-t"
     command = (
-        ["flite", "-voice", voice, "--setf", f"duration_stretch={1 / speed:.2f}", "-t", text, "-o", "/dev/stdout"]
+        ["flite", "-voice", voice, "--setf", f"duration_stretch={1 / speed:.2f}", kind, flite, "-o", "/dev/stdout"]
         if voice in FLITE
-        else ["espeak-ng", "-v", voice, "-s", str(round(160 * speed)), "--stdout", text]
+        else ["espeak-ng", "-v", voice, "-s", str(round(160 * speed)), "--stdout", espeak]
     )
     made = subprocess.run(command, capture_output=True, check=True).stdout
     with wave.open(io.BytesIO(made)) as source:

@@ -1,12 +1,17 @@
 """What stops a bot that is speaking, and what does not: clips made by script, in virtual time, with the real detector.
 
-    .venv/bin/python benchmarks/selectivity.py [--half report|tune|all] [--confirm-ms 250 ...] [--no-words]
+    .venv/bin/python benchmarks/selectivity.py [--half report|tune|all] [--confirm-ms 250 ...] [--ears embedded ...]
 
 Each clip (selectivity_clips.py) is played to a whole pipeline (vad, stt, turns, branches, responder, voice, gate,
 tracker, output) while it speaks an answer of 6 s, after the user has said one sentence at the usual level. Whole: no
-`interrupted`, every sample of the answer was sent, and a pause was followed by `resume`. Words: a scripted recogniser
-hears them truthfully, 200 ms after the detector's end of speech, without anything earlier; `--no-words`: it hears
-nothing, and duration alone decides. Every other clip is for tuning, the others are reported.
+`interrupted`, every sample of the answer was sent, and a pause was followed by `resume`. Every other clip is for
+tuning, the others are reported. Who tells words:
+
+    embedded   EmbeddedSTT with the phrases of bots/assistant.py, of which most of what interrupts here is none
+    told       a scripted recogniser that hears them truthfully, 200 ms after the detector's end of speech
+    none       nobody stands in the chain, and duration alone decides
+
+First the default policy; `--confirm-ms` adds others, for all ears the same.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import sys
 import time
 from collections import defaultdict
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from loguru import logger
@@ -28,6 +34,7 @@ logger.remove()
 
 from selectivity_clips import SEED, USUAL, Clip, clips  # noqa: E402 - the log is silenced first
 
+from leibniz_voice.bots.content import BotContent  # noqa: E402
 from leibniz_voice.pipeline import (  # noqa: E402
     IntentResult,
     Parallel,
@@ -41,6 +48,7 @@ from leibniz_voice.pipeline.bargein import BargeInPolicy  # noqa: E402
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame  # noqa: E402
 from leibniz_voice.pipeline.testing import AsyncCall, Heard, ScriptedSTT, run_offline  # noqa: E402
 from leibniz_voice.processors import (  # noqa: E402
+    EmbeddedSTT,
     InterruptionGate,
     Responder,
     SileroVAD,
@@ -50,7 +58,11 @@ from leibniz_voice.processors import (  # noqa: E402
 
 ANSWER_MS = 6000
 ANSWER = (b"\x10\x27\xf0\xd8" * 8000 * (ANSWER_MS // 1000))[: ANSWER_MS * 32]
-KINDS = ("noise", "cough", "mhm", "okay", "other", "echo", "real")
+PHRASES = BotContent.load(Path(__file__).parent.parent / "bots" / "assistant_data").phrases
+QUESTION = "where is my order"
+EARS = ("embedded", "told", "none")
+KINDS = ("noise", "cough", "mhm", "okay", "other", "echo", "more", "real", "unseen")
+STOPPING = ("real", "unseen")
 
 
 class Voice(Processor):
@@ -72,16 +84,22 @@ async def retrieval(turn: Any) -> RetrievalResult:
     return RetrievalResult(context="It is on its way.")
 
 
-def outcome(clip: Clip, policy: BargeInPolicy, *, has_words: bool) -> tuple[str, float]:
+def recogniser(ears: str, clip: Clip) -> list[Processor]:
+    """Who tells the words of the question and of the clip."""
+    if ears == "embedded":
+        return [EmbeddedSTT(phrases=PHRASES)]
+    return [ScriptedSTT([Heard(QUESTION), Heard(clip.words, delay_s=0.2)])] if ears == "told" else []
+
+
+def outcome(clip: Clip, policy: BargeInPolicy, ears: str) -> tuple[str, float]:
     """Return what the clip did: "whole", "stopped" or "broken", and for how many ms the bot was held."""
-    words = [Heard("where is my order please"), Heard(clip.words if has_words else "", delay_s=0.2)]
 
     def build(session: Session) -> Pipeline:
         return Pipeline(
             [
                 session.input,
                 SileroVAD(quiet_db=policy.quiet_db),
-                ScriptedSTT(words),
+                *recogniser(ears, clip),
                 TurnAggregator(policy=policy),
                 Parallel(
                     {"intent": intent, "retrieval": retrieval},
@@ -97,6 +115,9 @@ def outcome(clip: Clip, policy: BargeInPolicy, *, has_words: bool) -> tuple[str,
 
     async def script(call: AsyncCall) -> None:
         await call.says(USUAL, then_silence_s=0.0)
+        if ears == "none":
+            await call.is_silent(0.5)
+            await call.types(QUESTION)
         while not call.wire.audio:
             await call.is_silent(0.1)
         await call.is_silent(0.7)
@@ -115,14 +136,14 @@ def outcome(clip: Clip, policy: BargeInPolicy, *, has_words: bool) -> tuple[str,
     return ("whole" if is_whole else "broken"), held_ms
 
 
-def curve(chosen: list[Clip], policy: BargeInPolicy, *, has_words: bool) -> str:
+def curve(chosen: list[Clip], policy: BargeInPolicy, ears: str) -> str:
     """One line: percent of each kind that the bot survived, or was stopped by."""
     found: dict[str, list[tuple[str, float]]] = defaultdict(list)
     for clip in chosen:
-        found[clip.kind].append(outcome(clip, policy, has_words=has_words))
-        if "-v" in sys.argv and found[clip.kind][-1][0] != ("stopped" if clip.kind == "real" else "whole"):
+        found[clip.kind].append(outcome(clip, policy, ears))
+        if "-v" in sys.argv and found[clip.kind][-1][0] != ("stopped" if clip.kind in STOPPING else "whole"):
             print(f"  {clip.kind} {clip.words!r} {len(clip.pcm) / 32:.0f} ms: {found[clip.kind][-1]}", file=sys.stderr)
-    wanted = {kind: "stopped" if kind == "real" else "whole" for kind in KINDS}
+    wanted = {kind: "stopped" if kind in STOPPING else "whole" for kind in KINDS}
     share = [100 * sum(o == wanted[kind] for o, _ in found[kind]) / max(1, len(found[kind])) for kind in KINDS]
     others = [o for kind in KINDS[:5] for o in found[kind]]
     whole = 100 * sum(o == "whole" for o, _ in others) / max(1, len(others))
@@ -134,8 +155,8 @@ def main() -> None:
     """Measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=("report", "tune", "all"), default="report")
-    parser.add_argument("--confirm-ms", type=float, nargs="+", default=[250, 400, 600, 800, 1400])
-    parser.add_argument("--no-words", action="store_true", help="only without a recogniser's words")
+    parser.add_argument("--confirm-ms", type=float, nargs="+", default=[])
+    parser.add_argument("--ears", choices=EARS, nargs="+", default=list(EARS))
     parser.add_argument("-v", action="store_true", help="name what went wrong")
     options = parser.parse_args()
     chosen = clips()
@@ -145,14 +166,14 @@ def main() -> None:
     print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}, "
           f"pipecat-ai {importlib.metadata.version('pipecat-ai')}, {os.cpu_count()} cores, seed {SEED}, "
           f"half: {options.half}")  # fmt: skip
-    print("percent of clips that left the answer whole and resumed (real: that stopped it); held: mean ms of a pause\n")
+    print("percent that left the answer whole and resumed (real, unseen: that stopped it); held: mean ms of a pause\n")
     print(f"{'':<24}" + "".join(f"{kind:>8}" for kind in KINDS) + f"{'first five':>10}{'held, ms':>12}")
     print(f"{'clips':<24}" + "".join(f"{counts[kind]:>8}" for kind in KINDS))
-    for has_words in (False,) if options.no_words else (False, True):
-        for confirm_ms in options.confirm_ms:
-            name = f"confirm {confirm_ms:g} ms, {'words' if has_words else 'no words'}"
-            line = curve(chosen, BargeInPolicy(confirm_ms=confirm_ms), has_words=has_words)
-            print(f"{name:<24}{line}", flush=True)
+    policies = {"default": BargeInPolicy()}
+    policies |= {f"confirm {ms:g} ms": BargeInPolicy(confirm_ms=ms, patient_ms=ms) for ms in options.confirm_ms}
+    for ears in options.ears:
+        for name, policy in policies.items():
+            print(f"{f'{name}, {ears}':<24}{curve(chosen, policy, ears)}", flush=True)
     print(f"\n{time.perf_counter() - started:.0f} s in all", file=sys.stderr)
 
 

@@ -2,11 +2,13 @@
 
 noise    bursts of white, pink and brown noise, 60 to 1,500 ms, -15 to -38 dBFS
 cough    two or three sudden bursts, half of them with a voiced tail
-mhm      "mm hmm" by eight voices at three speeds
+mhm      "mhm" by eight voices at three speeds
 okay     "okay" likewise
 other    somebody else's sentence, 12 dB quieter than the user's
 echo     the bot's own sentence, 20 dB quieter than it speaks
 real     26 interruptions by eight voices, from 3 dB quieter to 3 dB louder than usual
+more     six more backchannels by eight voices
+unseen   20 more interruptions likewise, made after the lists and thresholds stood; four begin with a backchannel
 """
 
 from __future__ import annotations
@@ -33,6 +35,29 @@ MORE = (
     "yes but what about the price",
     "one moment please",
 )  # interruptions besides those of the other benchmark
+BACKCHANNELS = ("uh huh", "yeah", "yes", "right", "sure", "oh")
+UNSEEN = (
+    "come on",
+    "let's move on",
+    "not that one",
+    "I know that already",
+    "skip this",
+    "go back",
+    "what do you mean",
+    "who are you",
+    "speak slower please",
+    "quiet",
+    "shut up",
+    "say it again",
+    "thanks, that's all",
+    "cancel that",
+    "give me a human",
+    "yes I know",
+    "okay but listen",
+    "right but when",
+    "oh no",
+    "are you a robot",
+)
 BOT = "Your order left our warehouse this morning, and it will be with you tomorrow."
 
 
@@ -50,12 +75,14 @@ def clips() -> list[Clip]:
     rng = random.Random(SEED)
     made = [Clip("noise", _noise(rng, number)) for number in range(24)]
     made += [Clip("cough", _cough(rng, number)) for number in range(24)]
-    for kind, text in (("mhm", "mm hmm"), ("okay", "okay")):
-        made += [Clip(kind, say(text, voice, speed), text) for speed in (0.85, 1.0, 1.2) for voice in VOICES]
+    for text in ("mhm", "okay"):
+        made += [Clip(text, say(text, voice, speed), text) for speed in (0.85, 1.0, 1.2) for voice in VOICES]
     made += [Clip("other", gain(say(text, voice), -12.0), text) for text in OTHERS for voice in VOICES]
     made += [Clip("echo", gain(say(BOT, voice), -20.0), BOT) for voice in VOICES]
     for text in (*INTERRUPTIONS, *MORE):
         made += [Clip("real", gain(say(text, voice), rng.uniform(-3, 3)), text) for voice in VOICES]
+    made += [Clip("more", say(text, voice), text) for text in BACKCHANNELS for voice in VOICES]
+    made += [Clip("unseen", gain(say(text, voice), rng.uniform(-3, 3)), text) for text in UNSEEN for voice in VOICES]
     return made
 
 
@@ -75,6 +102,4 @@ def _cough(rng: random.Random, number: int) -> bytes:
     return pcm
 
 
-USUAL = at_level(
-    np.frombuffer(say("where is my order please", "slt"), "<i2").astype(float), LEVEL_DBFS
-)  # the user's own
+USUAL = at_level(np.frombuffer(say("where is my order", "slt"), "<i2").astype(float), LEVEL_DBFS)  # the user's own

@@ -7,6 +7,8 @@ import re
 # Listed from the "backchannel" and "continuer" inventories of the Switchboard dialogue-act manual (SWBD-DAMSL, tag b).
 _LISTED = "mhm mm hm hmm uh huh uh-huh um umm ah oh okay ok k yeah yep yes right sure aha alright well good great"
 BACKCHANNELS = frozenset(_LISTED.split())
+_HEARD = "mhm mmm hmm okay yeah yep yes right sure alright oh ah aha um"
+SPOKEN = (*_HEARD.split(), "uh huh")  # what a recogniser is to listen for
 _WORD = re.compile(r"[\w'-]+")
 
 

@@ -56,9 +56,14 @@ class SpeechChunkFrame(SystemFrame):
 
 @dataclass
 class UnrecognizedSpeechFrame(SystemFrame):
-    """Speech that the recogniser rejected: `voiced_ms` long, matching no phrase."""
+    """Speech that the recogniser rejected: `voiced_ms` long, matching no phrase.
+
+    `likeness` says what it sounded like instead, whatever the words: "backchannel" ("mhm"), "interjection" ("wait"),
+    or "" for neither.
+    """
 
     voiced_ms: float = 1000.0
+    likeness: str = ""
 
 
 @dataclass

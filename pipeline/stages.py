@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
+from pipecat.services.stt_service import STTService
+
 from .errors import PipelineOrderError
 
 
@@ -43,6 +45,16 @@ def has_stage_before(processor: Any, stage: Stage) -> bool:
     node = processor.previous
     while node is not None:
         if getattr(node, "stage", None) is stage:
+            return True
+        node = node.previous
+    return False
+
+
+def has_recogniser_before(processor: Any) -> bool:
+    """Whether anybody upstream tells the user's words: a recogniser of ours, or one of Pipecat's STT services."""
+    node = processor.previous
+    while node is not None:
+        if getattr(node, "stage", None) is Stage.STT or isinstance(node, STTService):
             return True
         node = node.previous
     return False

@@ -72,6 +72,7 @@ class Utterance:
         no_vad_commit_s: float = 0.8,
         unfinished_s: float = 1.2,
         min_unclear_ms: float = 400.0,
+        min_cry_ms: float = 160.0,
         max_fragments: int = 256,
         backchannels: frozenset[str] = BACKCHANNELS,
     ) -> None:
@@ -94,6 +95,7 @@ class Utterance:
         self._no_vad_commit_s = no_vad_commit_s
         self._unfinished_s = unfinished_s
         self._min_unclear_ms = min_unclear_ms
+        self._min_cry_ms = min_cry_ms  # voice in a cough lasts 130 ms at most, "stop" 220 at least
         self._max_fragments = max_fragments
         self._backchannels = backchannels
 
@@ -178,9 +180,13 @@ class Utterance:
         after = self._after_words(is_final, now)
         return actions + (after or (self._guess() if is_stable else []))
 
-    def on_unclear(self, voiced_ms: float, now: float) -> list[Action]:
-        """Speech of `voiced_ms` that the recogniser rejected; short ones count as noise."""
-        if voiced_ms < self._min_unclear_ms and not self.finals:
+    def on_unclear(self, voiced_ms: float, now: float, likeness: str = "") -> list[Action]:
+        """Speech of `voiced_ms` that the recogniser rejected. A backchannel counts as noise, and so does what is short;
+        what sounds like "wait" while the bot is busy may be shorter."""
+        if likeness == "backchannel":
+            return [] if self.fragments else self._discard("noise")
+        is_cry = likeness == "interjection" and self._is_bot_busy
+        if voiced_ms < (self._min_cry_ms if is_cry else self._min_unclear_ms) and not self.finals:
             return self._discard("noise")
         return self.on_words(UNCLEAR, True, now)
 

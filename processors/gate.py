@@ -11,7 +11,9 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     LLMFullResponseStartFrame,
     OutputAudioRawFrame,
+    StartFrame,
     TTSTextFrame,
+    VADUserStartedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 
@@ -34,9 +36,12 @@ from ..pipeline.frames import (
     TextBufferFrame,
     UserSpeakingFrame,
     UserTurnFrame,
+    UtteranceDiscardedFrame,
 )
+from ..pipeline.hearing import Hearing
 from ..pipeline.processor import Processor
-from ..pipeline.stages import Stage
+from ..pipeline.reply_texts import ReplyTexts
+from ..pipeline.stages import Stage, has_recogniser_before
 from ..pipeline.states import State
 from ..pipeline.voices import VoiceContexts, voices_before
 
@@ -58,20 +63,29 @@ class InterruptionGate(Processor):
 
     def __init__(self, *, policy: BargeInPolicy | None = None) -> None:
         super().__init__()
-        self._policy = policy or BargeInPolicy()  # what counts as an interruption
+        self._hearing = Hearing(policy or BargeInPolicy())  # what counts as an interruption, and what is going on
         self.fence = Fence()  # what may pass; its counters are public
         self._contexts = VoiceContexts()  # context id of a TTS service -> the turn it was minted for
-        self._state = State.IDLE  # the conversation's, as the tracker said last
         self._turn_id = 0  # the newest turn seen: the one that an interruption cuts
         self._audible = 0  # the turn whose first audio has passed
         self._texts = ReplyTexts()  # what the client knows of the reply's words
-        self._is_holding = False  # the playback is held because of speech not yet confirmed
+        self._timer: asyncio.TimerHandle | None = None  # ends the wait for a recogniser's words; None: no wait
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Follow the context ids of the TTS services upstream."""
         await super().setup(setup)
         for voice in voices_before(self):
             self._contexts.bind(voice)
+
+    async def cleanup(self) -> None:
+        """Wait for nothing."""
+        self._disarm()
+        await super().cleanup()
+
+    @consumes(StartFrame)
+    async def _on_start(self, frame: Frame, direction: FrameDirection) -> None:
+        self._hearing.has_recogniser = has_recogniser_before(self)
+        await self.push_frame(frame, direction)
 
     @consumes(OutputAudioRawFrame)
     async def _on_audio(self, frame: Any, direction: FrameDirection) -> None:
@@ -147,87 +161,86 @@ class InterruptionGate(Processor):
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
         self._turn_id = max(self._turn_id, frame.turn_id)
+        self._hearing.on_verdict()  # the words are settled
         await self.push_frame(frame, direction)
 
     @consumes(StateChangedFrame)
     async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
-        self._state = State(frame.state)
-        is_over = self._is_holding and self._state is State.IDLE  # the reply ended while it was held
-        if self._state is not State.SPEAKING:
-            self._is_holding = False
+        state = self._hearing.state = State(frame.state)
+        is_over = self._hearing.is_holding and state is State.IDLE  # the reply ended while it was held
+        if state is not State.SPEAKING:
+            self._forget()
         await self.push_frame(frame, direction)
         if is_over:
             await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))
+
+    @consumes(VADUserStartedSpeakingFrame)
+    async def _on_speech_started(self, frame: Frame, direction: FrameDirection) -> None:
+        self._hearing.on_start()
+        await self.push_frame(frame, direction)
 
     @consumes(SpeechChunkFrame)
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
-            await self._do(self._policy.on_speech(frame.confidence, frame.speech_ms, self._is_holding, frame.level_db))
+            await self._do(self._hearing.on_speech(frame.confidence, frame.speech_ms, frame.level_db))
 
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
         is_busy = self._is_bot_busy
         await self.push_frame(frame, direction)
         if is_busy and self._is_bot_busy:
-            await self._do(self._policy.on_words(" ".join(frame.fragments)))
+            await self._do(self._hearing.on_words(" ".join(frame.fragments), frame.is_final))
+
+    @consumes(UtteranceDiscardedFrame)
+    async def _on_discarded(self, frame: Frame, direction: FrameDirection) -> None:
+        await self.push_frame(frame, direction)
+        await self._do(self._hearing.on_verdict())
 
     @consumes(UserSpeakingFrame)
     async def _on_client_says(self, frame: UserSpeakingFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
-            await self._do(self._policy.on_client_says(frame.confidence))
+            await self._do(self._hearing.on_client_says(frame.confidence))
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         is_ours = isinstance(frame, ReplyInterruptedFrame)
         self.fence.cut(frame.turn_id if is_ours else self._turn_id, born=frame.id)
-        self._is_holding = False
+        self._forget()
         await self.push_frame(frame, direction)
 
     @property
     def _is_bot_busy(self) -> bool:
-        return self._state in (State.THINKING, State.SPEAKING) and self._turn_id > self.fence.stale_upto
+        return self._hearing.state in (State.THINKING, State.SPEAKING) and self._turn_id > self.fence.stale_upto
 
     async def _do(self, decision: Decision) -> None:
-        is_speaking = self._state is State.SPEAKING
+        hearing = self._hearing
+        if not hearing.is_waiting:
+            self._disarm()
         if decision is Decision.INTERRUPT:
             self.fence.cut(self._turn_id)
-            if is_speaking and not self._is_holding:
-                self._is_holding = True
+            if hearing.state is State.SPEAKING and not hearing.is_holding:
+                hearing.is_holding = True
                 await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id, is_told=False))
             await self.push_frame(BargeInFrame(turn_id=self._turn_id), FrameDirection.UPSTREAM)
-        elif decision is Decision.PAUSE and is_speaking:
-            self._is_holding = True
+        elif decision is Decision.PAUSE:
             await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id))
         elif decision is Decision.RESUME:
-            self._is_holding = False
             await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))
+        elif decision is Decision.AWAIT and self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(hearing.policy.verdict_ms / 1000, self._on_time)
 
+    def _on_time(self) -> None:
+        self._timer = None
+        self.create_task(self._do(self._hearing.on_verdict()), "resume")
 
-class ReplyTexts:
-    """Which words of the newest reply were announced, so that a voice's sentence need not be told again: pure."""
+    def _forget(self) -> None:
+        self._hearing.forget()
+        self._disarm()
 
-    def __init__(self) -> None:
-        self._turn_id = 0  # of the reply
-        self._text = ""  # announced so far, with single blanks
-        self._is_final = False  # the last of it was
-
-    def announced(self, turn_id: int, text: str, is_final: bool) -> None:
-        """A part of the reply's text goes out."""
-        if turn_id != self._turn_id:
-            self._turn_id, self._text, self._is_final = turn_id, "", False
-        self._text = f"{self._text} {_plain(text)}"
-        self._is_final |= is_final
-
-    def is_news(self, turn_id: int, text: str) -> bool:
-        """Whether a voice's sentence is not among what was told."""
-        return bool(text.strip()) and (turn_id != self._turn_id or _plain(text) not in self._text)
-
-    def is_complete(self, turn_id: int) -> bool:
-        """Whether the last of the reply was told."""
-        return turn_id == self._turn_id and self._is_final
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -43,7 +43,8 @@ class EmbeddedSTT(Processor):
 
     `phrases` as a user would say them; `pronunciations` for words that CMUdict lacks; `threshold` is the score below
     which speech counts as none of them; `sample_rate` is the input's, for whoever configures it: audio is taken at the
-    rate its frames say. Raises `ConfigurationError` for phrases it cannot hear, naming the word.
+    rate its frames say. Raises `ConfigurationError` for phrases it cannot hear, naming the word. Of what is no phrase
+    it still tells "mhm" and its like, which interrupt nobody, from everything else.
 
        |<- pre-roll 500 ms ->|VAD start ...... quiet for 96 ms ......... VAD stop| -> TranscriptionFrame
                                                recognised by now, unless voice came back
@@ -211,7 +212,8 @@ class EmbeddedSTT(Processor):
     async def _tell(self, utterance: _Utterance, heard: Recognition) -> None:
         logger.debug(f"{self}: {heard.best_guess!r} scores {heard.score:.5f}")
         if not heard.text:
-            await self.push_frame(UnrecognizedSpeechFrame(voiced_ms=utterance.voiced_ms))
+            frame = UnrecognizedSpeechFrame(voiced_ms=utterance.voiced_ms, likeness=heard.likeness)
+            await self.push_frame(frame)
             return
         frame = TranscriptionFrame(heard.text, "", time_now_iso8601(), finalized=True)
         frame.metadata["score"] = heard.score

@@ -118,7 +118,7 @@ class TurnAggregator(Processor):
 
     @consumes(UnrecognizedSpeechFrame)
     async def _on_unrecognized(self, frame: UnrecognizedSpeechFrame, direction: FrameDirection) -> None:
-        await self._act(self._core.on_unclear(frame.voiced_ms, self._now()))
+        await self._act(self._core.on_unclear(frame.voiced_ms, self._now(), frame.likeness))
 
     @consumes(ClientFragmentFrame)
     async def _on_client_fragment(self, frame: ClientFragmentFrame, direction: FrameDirection) -> None:

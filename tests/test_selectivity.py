@@ -15,13 +15,13 @@ from leibniz_voice.pipeline.bargein import BargeInPolicy
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame
 from leibniz_voice.pipeline.testing import AsyncCall, Heard, ScriptedSTT, run_offline
 from leibniz_voice.pipeline.testing.audio import at_level, cough, gain, noise, speech
-from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
+from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.workers import close_all
 
 pytestmark = pytest.mark.slow
 ANSWER = b"\x10\x27\xf0\xd8" * 8000 * 4  # 4 s
-QUESTION = "where is my order please"
-PATIENT = BargeInPolicy(confirm_ms=1200)  # for a recogniser that tells words
+QUESTION = "where is my order"
+PHRASES = (QUESTION, "what are your opening hours", "do you sell helmets", "stop", "wait")
 
 
 class Voice(Processor):
@@ -45,8 +45,12 @@ def say(text: str, voice: str = "en+f3") -> bytes:
     return at_level(asyncio.run(main()), -23)
 
 
-def talk_over(pcm: bytes, words: str = "", policy: BargeInPolicy | None = None) -> tuple[list[str], float]:
-    """Ask aloud, then play `pcm` over the answer; what the client was told to do, and the ms of audio it got."""
+def talk_over(pcm: bytes, words: str | None = "", policy: BargeInPolicy | None = None) -> tuple[list[str], float]:
+    """Ask aloud, then play `pcm` over the answer; what the client was told to do, and the ms of audio it got.
+
+    `words` is what is heard of it; None: the embedded recogniser listens.
+    """
+    stt = EmbeddedSTT(phrases=PHRASES) if words is None else ScriptedSTT([Heard(QUESTION), Heard(words)])
     question = say(QUESTION)
 
     async def branch(turn: Any) -> IntentResult:
@@ -60,7 +64,7 @@ def talk_over(pcm: bytes, words: str = "", policy: BargeInPolicy | None = None) 
             [
                 session.input,
                 SileroVAD(),
-                ScriptedSTT([Heard(QUESTION), Heard(words)]),
+                stt,
                 TurnAggregator(),
                 Parallel({"intent": branch, "retrieval": passages}, fallback={"intent": None, "retrieval": None}),
                 Responder(),
@@ -101,15 +105,22 @@ def test_a_quieter_voice_leaves_the_answer_whole_even_if_it_is_understood(db: fl
     assert is_whole(*talk_over(pcm, "did you put the dishes away"))
 
 
-def test_a_backchannel_leaves_the_answer_whole_where_duration_is_patient() -> None:
-    told, audio_ms = talk_over(say("okay"), "okay", PATIENT)
+@pytest.mark.parametrize("words", ["okay", None], ids=["told", "embedded"])
+def test_a_backchannel_leaves_the_answer_whole(words: str | None) -> None:
+    told, audio_ms = talk_over(say("okay"), words)
     assert told
     assert is_whole(told, audio_ms)
 
 
-@pytest.mark.parametrize("policy", [BargeInPolicy(), PATIENT], ids=["default", "patient"])
+@pytest.mark.parametrize("ears", ["told", "embedded"])
 @pytest.mark.parametrize("text", ["stop", "no that's wrong"])
-def test_an_interruption_stops_it_under_either_policy(text: str, policy: BargeInPolicy) -> None:
-    told, _ = talk_over(say(text), text, policy)
-    assert told[0] == "pause"
-    assert told[-1] == "interrupted"
+def test_an_interruption_stops_it(text: str, ears: str) -> None:
+    told, _ = talk_over(say(text), text if ears == "told" else None)
+    assert told == ["pause", "interrupted"]
+
+
+def test_speech_is_patient_only_where_somebody_tells_words() -> None:
+    told, _ = talk_over(say("mhm okay yes"), "", BargeInPolicy(patient_ms=250))
+    assert told == ["pause", "interrupted"]
+    told, audio_ms = talk_over(say("mhm okay yes"), "mhm okay yes")
+    assert is_whole(told, audio_ms)

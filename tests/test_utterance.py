@@ -186,3 +186,29 @@ def test_the_same_words_in_a_new_utterance_are_news() -> None:
     utterance.on_speech_started(3)
     utterance.on_words("my orde", True, 3.5)
     assert utterance.fragments == ("my orde",)
+
+
+@pytest.mark.parametrize(
+    ("voiced_ms", "likeness", "is_turn"),
+    [
+        (900, "backchannel", False),
+        (900, "", True),
+        (300, "", False),
+        (300, "interjection", True),
+        (120, "interjection", False),
+    ],
+)
+def test_what_unclear_speech_sounds_like_decides_over_the_bot(voiced_ms: float, likeness: str, is_turn: bool) -> None:
+    utterance = Utterance()
+    utterance.state = State.SPEAKING
+    utterance.on_speech_started(0)
+    utterance.on_speech_stopped(1)
+    actions = utterance.on_unclear(voiced_ms, 1.1, likeness)
+    assert actions == ([Words((UNCLEAR,), True), Committed(UNCLEAR)] if is_turn else [Discarded("noise")])
+
+
+def test_a_backchannel_says_nothing_while_the_bot_is_silent() -> None:
+    utterance = Utterance()
+    utterance.on_speech_started(0)
+    utterance.on_speech_stopped(1)
+    assert utterance.on_unclear(900, 1.1, "backchannel") == [Discarded("noise")]

@@ -1,0 +1,79 @@
+"""What is known of the speech that goes on over the bot, and what the policy makes of it: pure.
+
+    speech      ___/~~~~~~~~~~~~\\______________________
+    here           pause         await   resume            it was "mhm", says the recogniser: on it goes
+                   pause         resume                    a blip, that no recogniser listens to
+                   pause     interrupt                     enough of it, or words
+
+All it remembers is whether the bot is held, and whether a recogniser still owes its words.
+"""
+
+from __future__ import annotations
+
+from .bargein import BargeInPolicy, Decision
+from .states import State
+
+
+class Hearing:
+    """One conversation's. Every `on_x` returns what to do; `is_holding` is true from a PAUSE to what ends it."""
+
+    def __init__(self, policy: BargeInPolicy) -> None:
+        self.policy = policy  # what counts as an interruption
+        self.has_recogniser = False  # somebody upstream tells words
+        self.state = State.IDLE  # the conversation's
+        self.is_holding = False  # the playback is held because of speech not yet confirmed
+        self.is_protected = False  # a passage sounds that nobody interrupts
+        self.is_waiting = False  # the speech is over, and its words are awaited
+        self._is_owed = False  # a start of speech was told, and no final words or refusal since
+
+    def on_start(self) -> None:
+        """The detector tells a start of speech: a recogniser listens from now on."""
+        self._is_owed = True
+
+    def on_speech(self, confidence: float, speech_ms: float, level_db: float) -> Decision:
+        """One chunk."""
+        if speech_ms > 0:
+            self.is_waiting = False
+        decision = self._policy.on_speech(
+            confidence,
+            speech_ms,
+            self.is_holding,
+            level_db,
+            has_words=self.has_recogniser,
+            is_awaited=self.has_recogniser and self._is_owed,
+            is_protected=self.is_protected,
+        )
+        self.is_waiting |= decision is Decision.AWAIT
+        return self._noted(decision)
+
+    def on_words(self, text: str, is_final: bool) -> Decision:
+        """The words of the buffer."""
+        decision = self._policy.on_words(text, is_protected=self.is_protected)
+        if decision is Decision.NOTHING and is_final:
+            return self.on_verdict()
+        return self._noted(decision)
+
+    def on_client_says(self, confidence: float) -> Decision:
+        """The client's own word."""
+        return self._noted(self._policy.on_client_says(confidence, is_protected=self.is_protected))
+
+    def on_verdict(self) -> Decision:
+        """The recogniser has spoken, and it was nothing; or it was awaited for long enough."""
+        self._is_owed = False
+        return self._noted(Decision.RESUME if self.is_waiting and self.is_holding else Decision.NOTHING)
+
+    def forget(self) -> None:
+        """The reply is over or cut: nothing is held any more."""
+        self.is_holding = self.is_waiting = False
+
+    @property
+    def _policy(self) -> BargeInPolicy:
+        return self.policy.while_in(self.state)
+
+    def _noted(self, decision: Decision) -> Decision:
+        if decision is Decision.PAUSE and self.state is not State.SPEAKING:
+            return Decision.NOTHING  # there is nothing to hold
+        if decision in (Decision.RESUME, Decision.INTERRUPT):
+            self.is_waiting = False
+        self.is_holding = (self.is_holding or decision is Decision.PAUSE) and decision is not Decision.RESUME
+        return decision
