@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +24,9 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
 from leibniz_voice.bots.stock_pipecat import chain
+from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.record import ConversationRecord
-from leibniz_voice.pipeline.testing import run_virtual
+from leibniz_voice.pipeline.testing import Call, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.scripted import Script, ScriptedLLM, Step
 from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTTGuest
 from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
@@ -121,3 +124,51 @@ def test_states_are_tracked_and_nothing_stale_is_heard(manner: Manner) -> None:
     cut = [at for at, event in enumerate(audio) if event == "cut"][-1]
     assert 1 in audio[:cut]
     assert audio[cut + 1 :] == [2]
+
+
+def snippets() -> dict[str, Any]:
+    """What docs/migrating.md defines."""
+    names: dict[str, Any] = {}
+    page = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
+    for code in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(code, names)
+    return names
+
+
+def test_the_second_step_of_the_migration_guide_answers() -> None:
+    pipeline = snippets()["pipeline"]
+
+    def build(session: Session) -> Pipeline:
+        llm = ScriptedLLM(script=Script(Step(delay_s=0.2, each_s=0.01)))
+        tts = ScriptedTTS(Manner.IN_ORDER, script=Script(Step(delay_s=0.02, each_s=0.005)), chunks_per_sentence=20)
+        return pipeline(session, ScriptedSTTGuest([]), llm, tts)
+
+    async def script(call: Call) -> None:
+        await call.types("where is my order")
+        await call.until_state("speaking")
+        await call.until_state("idle")
+
+    call = run_offline(build, script)
+    assert call.states == ["idle", "listening", "thinking", "speaking", "idle"]
+    assert call.wire.audio_ms > 300
+
+
+def test_the_first_step_of_the_migration_guide_is_a_chain_that_pipecat_takes() -> None:
+    class Transport:
+        def input(self) -> FrameProcessor:
+            return Head()
+
+        def output(self) -> FrameProcessor:
+            return Tail()
+
+    names = snippets()
+    script = Script(Step())
+    kinds = []
+    for step in ("before", "after"):
+        chain = names[step](
+            Transport(), ScriptedSTTGuest([]), ScriptedLLM(script=script), ScriptedTTS(Manner.IN_ORDER, script=script)
+        )
+        assert StockPipeline(chain)
+        kinds.append([type(processor).__name__ for processor in chain])
+    before, after = kinds
+    assert [kind for kind in after if kind not in before] == ["InterruptionGate", "StateTracker"]
