@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -30,8 +31,13 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(path: Path, module: str) -> Iterator[str]:
-    """Yield what a file imports, with relative imports resolved: `leibniz_voice.x.y`, or another top name."""
+@cache
+def imports_of(path: Path, module: str) -> tuple[str, ...]:
+    """Return what a file imports, with relative imports resolved: `leibniz_voice.x.y`, or another top name."""
+    return tuple(_imports(path, module))
+
+
+def _imports(path: Path, module: str) -> Iterator[str]:
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -69,9 +75,8 @@ def forbidden(path: Path, module: str | None = None) -> list[str]:
     return [target for target in ours if not may_import(module, target)]
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
-def test_imports_go_downhill_only(path):
-    assert forbidden(path) == []
+def test_imports_go_downhill_only():
+    assert {name_of(path): forbidden(path) for path in LIBRARY if forbidden(path)} == {}
 
 
 @pytest.mark.parametrize(
@@ -95,11 +100,9 @@ def test_the_check_of_imports_notices(tmp_path, module, line):
     assert forbidden(file, module)
 
 
-@pytest.mark.parametrize("path", OWN_CODE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nobody_imports_torch_or_a_second_copy(path):
-    module = name_of(path)
-    tops = {name.split(".")[0] for name in imports_of(path, module)}
-    assert not tops & {"torch", *FOLDERS}
+def test_nobody_imports_torch_or_a_second_copy():
+    tops = {path: {name.split(".")[0] for name in imports_of(path, name_of(path))} for path in OWN_CODE}
+    assert [path for path, names in tops.items() if names & {"torch", *FOLDERS}] == []
 
 
 def test_a_second_copy_of_the_library_cannot_be_imported(monkeypatch):
@@ -123,23 +126,25 @@ def test_every_package_that_the_library_imports_is_declared():
 
 
 def reads_environment(path: Path) -> bool:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    named = any(isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv") for n in ast.walk(tree))
+    text = path.read_text(encoding="utf-8")
+    if "environ" not in text and "getenv" not in text:
+        return False
+    nodes = list(ast.walk(ast.parse(text)))
+    named = any(isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv") for n in nodes)
     imported = any(
         isinstance(n, ast.ImportFrom) and n.module == "os" and {a.name for a in n.names} & {"environ", "getenv"}
-        for n in ast.walk(tree)
+        for n in nodes
     )
     return named or imported
 
 
-@pytest.mark.parametrize("path", [p for p in LIBRARY if p.relative_to(ROOT).parts[0] != "bots"], ids=name_of)
-def test_bots_alone_read_the_environment(path):
-    assert not reads_environment(path)
+def test_bots_alone_read_the_environment():
+    others = [path for path in LIBRARY if path.relative_to(ROOT).parts[0] != "bots"]
+    assert [path for path in others if reads_environment(path)] == []
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
-def test_library_files_stay_readable(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+def test_library_files_stay_readable():
+    assert [path for path in LIBRARY if len(path.read_text(encoding="utf-8").splitlines()) > MAX_LINES] == []
 
 
 @pytest.mark.parametrize("folder", sorted({p.parent for p in LIBRARY}), ids=lambda p: str(p.relative_to(ROOT)))
@@ -197,6 +202,7 @@ def test_no_package_registry_is_named():
     assert found == []
 
 
+@pytest.mark.slow
 def test_the_library_imports_no_test_tool():
     """A bot that is served must not need pytest, hypothesis or the browser's driver."""
     code = (
