@@ -21,7 +21,7 @@ class MemoryWire:
         self.log: list[tuple[str, Any]] = []  # ("audio", PCM16) or (type, message), in the order of sending
         self.audio_ms = 0.0  # bot audio received so far
         self.reply_from_ms = 0.0  # of that, before the newest reply
-        self._waiting: list[asyncio.Future[None]] = []  # who waits for the next of either
+        self._waiting: list[tuple[asyncio.Future[None], bool]] = []  # who waits for the next message, or also for audio
 
     def send_audio(self, pcm: Any) -> None:
         """Keep one chunk."""
@@ -29,7 +29,7 @@ class MemoryWire:
         self.log.append(("audio", pcm))
         self.audio_ms += len(pcm) / 2 / self.sample_rate * 1000
         del self.audio[:-MAX_MESSAGES]
-        self._wake()
+        self._wake(is_audio=True)
 
     def send_text(self, message: str | bytes) -> None:
         """Keep one message."""
@@ -40,22 +40,26 @@ class MemoryWire:
             self.reply_from_ms = self.audio_ms
         del self.messages[:-MAX_MESSAGES]
         del self.log[:-MAX_MESSAGES]
-        self._wake()
+        self._wake(is_audio=False)
 
-    async def arrival(self) -> None:
-        """Wait for the next message or chunk."""
+    async def arrival(self, *, of_audio: bool = False) -> None:
+        """Wait for the next message, or, `of_audio`, the next message or chunk."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting.append((future, of_audio))
         await future
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         """Return the messages of one type, in order."""
         return [message for _, message in self.messages if message["type"] == kind]
 
-    def _wake(self) -> None:
+    def _wake(self, *, is_audio: bool) -> None:
         waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
+        for future, of_audio in waiting:
+            if future.done():
+                continue
+            if is_audio and not of_audio:
+                self._waiting.append((future, of_audio))
+            else:
                 future.set_result(None)
 
     def _now(self) -> float:

@@ -145,7 +145,9 @@ class AsyncCall(Outcome):
     async def user_interrupts(self, text: str, *, after_s: float, sound: bytes | Path | None = None) -> None:
         """Wait until `after_s` of the bot's reply were heard, then say something. Raises `CallError` if it is over."""
         await self.until_state("speaking")
-        await self._until_event(lambda: self._reply_s >= after_s or self._state != "speaking", "sound of the reply")
+        await self._until_event(
+            lambda: self._reply_s >= after_s or self._state != "speaking", "sound of the reply", of_audio=True
+        )
         if self._state != "speaking":
             raise CallError(f"the reply was over after {self._reply_s:.2f} s; it cannot be cut after {after_s:g} s")
         await self.user_says(text, sound=sound)
@@ -226,7 +228,7 @@ class AsyncCall(Outcome):
 
     async def until_heard(self, ms: float, *, timeout_s: float = WAIT_S) -> None:
         """Wait until the bot's audio sent so far is at least `ms` long. Raises `CallError`."""
-        await self._until_event(lambda: self.wire.audio_ms >= ms, f"{ms:.0f} ms of audio", timeout_s)
+        await self._until_event(lambda: self.wire.audio_ms >= ms, f"{ms:.0f} ms of audio", timeout_s, of_audio=True)
 
     async def comes_to(self, state: str, *, timeout_s: float = WAIT_S) -> bool:
         """The same, but tell whether it came."""
@@ -244,15 +246,19 @@ class AsyncCall(Outcome):
                 self._give_up(what, timeout_s)
             await asyncio.sleep(LOOK_S)
 
-    async def _until_event(self, condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> None:
-        """The same for what the client gets: looked at when something comes."""
+    async def _until_event(
+        self, condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S, *, of_audio: bool = False
+    ) -> None:
+        """The same for what the client gets, messages or audio too: looked at when something comes."""
+        if condition():
+            return
         try:
             async with asyncio.timeout(timeout_s):
                 while not condition():
-                    await self.wire.arrival()
-                    await asyncio.sleep(LOOK_S)  # what belongs to the same step comes with it
+                    await self.wire.arrival(of_audio=of_audio)
         except TimeoutError:
             self._give_up(what, timeout_s)
+        await asyncio.sleep(LOOK_S)  # what belongs to the same step comes with it
 
     @property
     def _state(self) -> str:
@@ -278,7 +284,7 @@ class AsyncCall(Outcome):
         return False
 
     def _give_up(self, what: str, timeout_s: float) -> None:
-        raise CallError(f"no {what} within {timeout_s:g} s; states so far: {' '.join(self.states)}")
+        raise CallError(f"no {what} within {timeout_s:g} s; states so far: {' '.join(self.states)}") from None
 
 
 def _plain(
