@@ -73,7 +73,7 @@ def test_a_marker_names_the_bot_and_its_options_and_a_fixture_overrides_both(use
         import pytest
         from my_bot import build
 
-        @pytest.mark.bot(build, session_id="mine")
+        @pytest.mark.bot(build=build, session_id="mine")
         def test_by_function(call):
             assert call.session.id == "mine"
 
@@ -99,7 +99,7 @@ def test_without_a_bot_it_says_how_to_name_one(user: pytest.Pytester) -> None:
     user.makepyfile("def test_nothing(call): pass")
     result = user.runpytest_inprocess()
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*no bot to call: mark the test with @pytest.mark.bot(build)*"])
+    result.stdout.fnmatch_lines(["*no bot to call: mark the test with @pytest.mark.bot(build=...)*"])
 
 
 def test_options_of_the_command_line_go_before_those_of_the_file(user: pytest.Pytester) -> None:
@@ -138,4 +138,4 @@ def test_without_a_server_the_redis_fixture_skips_and_says_what_to_install(
 
 
 def test_its_marker_is_the_one_that_is_documented() -> None:
-    assert plugin.MARKER.startswith("bot(build, **options): ")
+    assert plugin.MARKER.startswith("bot(file, build=None, **options): ")

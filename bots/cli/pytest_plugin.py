@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ...pipeline.testing import Call, VirtualTime
 
 MARKER = (
-    "bot(build, **options): the bot that the fixture `call` talks to, its `build` or its file; options as for `Call`"
+    "bot(file, build=None, **options): the bot that the fixture `call` talks to, by its file or its `build`; "
+    "options as for `Call`"
 )
 
 
@@ -43,13 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def bot(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """The `build` under test: the marker's, else that of the file that the ini file names. Override it as you like."""
     marker = request.node.get_closest_marker("bot")
+    if marker and "build" in marker.kwargs:  # not by position: pytest would take the mark for a decorator of it
+        return marker.kwargs["build"]
     named = marker.args[0] if marker and marker.args else _setting(request.config, "leibniz_bot")
-    if callable(named):
-        return named
     if not named:
         raise pytest.UsageError(
-            "no bot to call: mark the test with @pytest.mark.bot(build), set `leibniz_bot = FILE` in the ini file, or "
-            "define a fixture `bot` that returns the build function"
+            "no bot to call: mark the test with @pytest.mark.bot(build=...), set `leibniz_bot = FILE` in the ini file, "
+            "or define a fixture `bot` that returns the build function"
         )
     return _load(str((request.config.rootpath / named).resolve()))
 
@@ -61,6 +62,7 @@ def call(request: pytest.FixtureRequest, bot: Callable[..., Any]) -> Iterator[Ca
 
     marker = request.node.get_closest_marker("bot")
     options = {"speech": _setting(request.config, "leibniz_speech"), **(marker.kwargs if marker else {})}
+    options.pop("build", None)
     with Call(bot, **options) as call:
         yield call
 

@@ -136,13 +136,13 @@ class AsyncCall(Outcome):
 
     # -- what the user does ------------------------------------------------------------------------------------
 
-    async def user_says(self, text: str, *, sound: bytes | Path | None = None) -> None:
+    async def user_says(self, text: str, *, sound: bytes | str | Path | None = None) -> None:
         """Say something aloud, to the end; `sound`, 16 kHz PCM16 mono or a WAV file, instead of the user's voice."""
         if sound is None and self.user.way == "words":
             self._notes(text)
         await self.user.says(text, sound)
 
-    async def user_interrupts(self, text: str, *, after_s: float, sound: bytes | Path | None = None) -> None:
+    async def user_interrupts(self, text: str, *, after_s: float, sound: bytes | str | Path | None = None) -> None:
         """Wait until `after_s` of the bot's reply were heard, then say something. Raises `CallError` if it is over."""
         await self.until_state("speaking")
         await self._until_event(

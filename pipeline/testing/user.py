@@ -68,7 +68,7 @@ class User:
             return "words", "no speech detector listens"
         return "audio", "nothing here takes words"
 
-    async def says(self, text: str, sound: bytes | Path | None = None) -> None:
+    async def says(self, text: str, sound: bytes | str | Path | None = None) -> None:
         """Speak; returns when the pipeline knows that it is over, a third of a second after the last word."""
         if self.way == "words" and sound is None:
             await self._push_words(text)
@@ -79,7 +79,7 @@ class User:
             raise ConfigurationError(
                 "nothing in this pipeline recognises words; use call.types(...), or Call(build, speech='words')"
             )
-        if isinstance(sound, Path):
+        if isinstance(sound, (str, Path)):
             sound = read_wav(sound)
         elif sound is None:
             sound = at_level(await speech(text, voice=self._voice), SPEECH_DBFS)
@@ -147,7 +147,7 @@ def check_way(way: str) -> str:
     return way
 
 
-def read_wav(path: Path) -> bytes:
+def read_wav(path: str | Path) -> bytes:
     """Return a WAV file of 16-bit samples as 16 kHz mono. Raises `ConfigurationError` for other formats."""
     with wave.open(str(path)) as file:
         if file.getsampwidth() != 2:
