@@ -7,6 +7,7 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets
@@ -67,7 +68,7 @@ class Caller:
         return self.committed - self.answered
 
 
-async def drill(folder: Path, callers: int, seconds: float) -> None:
+async def drill(folder: Path, callers: int, seconds: float) -> dict[str, Any]:
     """Talk, end the server, talk on at the next one; all turns that were taken must have been answered."""
     calls = [Caller(number) for number in range(callers)]
     over = asyncio.Event()
@@ -75,20 +76,25 @@ async def drill(folder: Path, callers: int, seconds: float) -> None:
     async with running(folder, *limits, bot="assistant.py") as process:
         talks = [asyncio.create_task(call.talk(process, over)) for call in calls]
         await asyncio.sleep(seconds)
+        open_turns = sum(len(call.lost) for call in calls)
         began = time.monotonic()
         process.process.terminate()
         assert await process.ended() == 0
-        assert time.monotonic() - began < 15
+        took_s = time.monotonic() - began
+        assert took_s < 15
         await asyncio.gather(*talks)
     log = [line for line in troubles(process.log.read_text()) if "loop is blocked" not in line]
     assert log == []
     assert {code for call in calls for code in call.closes} <= {1012}
     over.set()
+    cut = sum(len(call.lost) for call in calls)
     if any(call.lost for call in calls):  # cut at the deadline, in the middle of an answer: the next server goes on
         async with running(folder, *limits, bot="assistant.py") as process:
             await asyncio.gather(*(call.talk(process, over) for call in calls if call.lost))
     assert [call.lost for call in calls if call.lost] == []
-    assert sum(len(call.answered) for call in calls) >= callers
+    answered = sum(len(call.answered) for call in calls)
+    assert answered >= callers
+    return {"open_at_sigterm": open_turns, "exit_s": round(took_s, 1), "finished_by_next": cut, "answered": answered}
 
 
 @pytest.mark.slow
@@ -99,4 +105,5 @@ def test_sigterm_loses_no_turn(tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("run", range(20))
 def test_sigterm_under_forty_conversations_loses_no_turn(run: int, tmp_path: Path) -> None:
-    asyncio.run(drill(tmp_path, callers=40, seconds=8.0 + run * 0.37))
+    seen = asyncio.run(drill(tmp_path, callers=40, seconds=8.0 + run * 0.37))
+    print(f"\nrun {run + 1}:", ", ".join(f"{name} {value}" for name, value in seen.items()), "lost 0", end=" ")
