@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.bots.cli.main import main as leibniz
+from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.transports import MemoryStore, WebSocketServer
 from leibniz_voice.transports.limits import REFUSED, Limits
@@ -25,6 +26,11 @@ from leibniz_voice.transports.tokens import TokenKey
 ECHO = load_bot(str(Path(__file__).parent.parent / "bots" / "echo.py"))
 SECRET = "correct horse battery staple, and then some"
 KEY = TokenKey(SECRET)
+HANDSHAKE = (
+    b"GET /orchestrate?session_id=s1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+TEXT_FRAME = b"\x81\x92" + bytes(4) + b'{"type":"vad_end"}'
 pytestmark = pytest.mark.slow
 
 
@@ -263,6 +269,48 @@ def test_a_handshake_that_never_ends_is_dropped() -> None:
             async with asyncio.timeout(3):
                 assert await reader.read() == b""
             writer.close()
+
+    asyncio.run(main())
+
+
+def test_for_a_client_that_does_not_read_no_pipeline_is_built() -> None:
+    built: list[str] = []
+
+    def build(session: Session) -> Pipeline:
+        built.append(session.id)
+        return ECHO.build(session)
+
+    async def main() -> None:
+        before = refusals("not_reading")
+        async with WebSocketServer(build, port=0, limits=Limits(send_s=0.3)) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(HANDSHAKE + TEXT_FRAME * 5)  # it talks, but answers no ping
+            async with asyncio.timeout(5):
+                await reader.readuntil(b"\r\n\r\n")
+                said = await reader.read()
+            writer.close()
+            assert b"\x03\xf0" in said  # 1008
+            assert b'"ready"' not in said
+            assert refusals("not_reading") == before + 1
+            async with joined(server, "s2") as socket:
+                await ready(socket)
+        assert built == ["s2"]
+
+    asyncio.run(main())
+
+
+def test_what_a_client_says_before_it_has_read_anything_is_kept() -> None:
+    async def main() -> None:
+        async with serving() as server, joined(server, max_queue=None) as socket:
+            said = [bytes([number]) * 640 for number in range(1, 91)]
+            for chunk in said:  # in one step: the answer to the first ping comes behind all of them
+                await socket.send(chunk)
+            echoed: list[str | bytes] = []
+            async with asyncio.timeout(10):
+                while len(echoed) < len(said):
+                    message = await socket.recv()
+                    echoed += [message] if isinstance(message, bytes) else []
+            assert echoed == said
 
     asyncio.run(main())
 

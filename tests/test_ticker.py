@@ -42,6 +42,29 @@ def test_ticks_come_every_20_ms_without_drift():
     assert seen == pytest.approx([100 + 0.02 * n for n in range(1, 1001)], abs=1e-6)
 
 
+def test_a_long_step_can_let_a_due_tick_go_first():
+    async def main():
+        ticker, seen = Ticker(), []
+        loop = asyncio.get_running_loop()
+        ticker.catch_up()  # nothing runs: nothing to do
+        ticker.add(seen.append)
+        loop.now_s += 0.019
+        ticker.catch_up()
+        early = list(seen)
+        loop.now_s += 0.002
+        ticker.catch_up()
+        ticker.catch_up()
+        in_time = list(seen)
+        await asyncio.sleep(0.04)
+        ticker.remove(seen.append)
+        return early, in_time, seen
+
+    early, in_time, seen = run(main())
+    assert early == []
+    assert in_time == pytest.approx([100.02])
+    assert seen == pytest.approx([100.02, 100.04, 100.06])
+
+
 def test_missed_ticks_are_skipped_and_the_grid_is_kept():
     async def main():
         ticker, seen = Ticker(), []

@@ -66,6 +66,10 @@ class AsgiSocket:
             raise ClientGone
         return message
 
+    async def is_reading(self) -> bool:
+        """See `ClientSocket.is_reading`: an application cannot ping."""
+        return True
+
     def try_send(self, message: str | bytes) -> bool:
         """See `ClientSocket.try_send`."""
         if len(self._unsent) >= MAX_UNSENT and not self._gone.done():

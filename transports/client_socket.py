@@ -27,6 +27,13 @@ class ClientSocket(Protocol):
         """The next message. Raises `ClientGone` when there will be none."""
         ...
 
+    async def is_reading(self) -> bool:
+        """Return True as soon as the client has shown that it reads, False when it is gone; else wait.
+
+        A server that cannot know says True at once.
+        """
+        ...
+
     def try_send(self, message: str | bytes) -> bool:
         """Send now, without waiting; False, and nothing sent, while the client does not keep up. Never raises."""
         ...
@@ -56,6 +63,14 @@ class WebSocketsSocket:
             return await self._receive()
         except ConnectionClosed:
             raise ClientGone from None
+
+    async def is_reading(self) -> bool:
+        """See `ClientSocket.is_reading`: whoever reads answers a ping, without any code of its own."""
+        try:
+            await (await self._connection.ping())
+        except ConnectionClosed:
+            return False
+        return True
 
     def try_send(self, message: str | bytes) -> bool:
         """See `ClientSocket.try_send`."""

@@ -1,11 +1,13 @@
 """`Connection`: one client from its first message to its last. Reads, guards, and hosts the session.
 
-socket -> [token] -> claim -> session starts -> `ready` -> messages ... -> closed: by the client, a limit, or `close`
+socket -> [token] -> the client reads -> claim -> session starts -> `ready` -> messages ... -> closed: by the client, a limit, or `close`
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from loguru import logger
@@ -25,11 +27,13 @@ from .limits import REFUSED, Limits
 from .mirror import Mirror, MirroredSession
 from .protocol import CloseCode
 from .socket_wire import SocketWire
+from .ticker import shared_ticker
 from .tokens import TokenRefused
 from .turnstile import Turnstiles
 
 HELLO_S = 0.2  # how long `ready` waits for a `hello` that is optional
 LOOK_S = 0.5  # how often silence and the session's time are looked at
+MAX_EARLY = 512 * 1024  # bytes, 16 s of audio, that a client may send before it has read anything; then it has to wait
 DRAIN_S = 0.5  # for messages on their way when the server closes
 
 First = str | bytes | None
@@ -74,6 +78,7 @@ class Connection:
         self._output = ClientOutput(wire=self._wire, dialect=self._dialect, lead_ms=lead_ms)
         self._guard = FloodGuard(limits=self._limits)  # refuses floods
         self._rates = (PIPELINE_RATE, PIPELINE_RATE)  # of the client's microphone and of what it plays, Hz
+        self._ticker = shared_ticker()  # the voices of all: they come before what a client says
         self._mirrored: MirroredSession | None = None  # None before the claim
         self._record: ConversationRecord | None = None  # None before the claim
         self._loop = asyncio.get_running_loop()
@@ -81,14 +86,18 @@ class Connection:
         self._watch: asyncio.TimerHandle | None = None  # looks at silence and time; None before the session
         self._leaving: tuple[CloseCode, str] | None = None  # to be closed at the end of the turn, and why
         self._closing: asyncio.Task[None] | None = None  # closes the socket; None until somebody wants it
+        self._early: deque[str | bytes] = deque()  # what came before the client had read anything
+        self._early_size = 0  # its bytes, about; at most MAX_EARLY
         self._reason = "client left"  # why it ended, for the log
         self._done = asyncio.Event()  # set when `run` has cleaned up
 
     async def run(self) -> None:
         """Host the conversation until the client leaves, falls silent, or is closed."""
         session: Session | None = None
+        reading = self._loop.create_task(self._socket.is_reading(), name=f"ping {self.session_id}")
         try:
             first = await self._first_message()
+            await self._until_reading(reading)
             if self._on_admitted is not None:
                 await self._on_admitted(self)
             if self._turnstiles is not None:
@@ -102,8 +111,9 @@ class Connection:
             self._look()
             await self._handle(first)  # a first message that was no `hello`
             while True:
-                message = await self._socket.receive()
+                message = self._early.popleft() if self._early else await self._socket.receive()
                 self._heard = self._loop.time()
+                self._ticker.catch_up()
                 if self._closing is None:
                     await self._handle(message)
                 else:  # what a flood still holds is not even read
@@ -122,6 +132,7 @@ class Connection:
             logger.exception("session {} failed", self.session_id)
             await self._socket.close(CloseCode.OUR_FAULT, "internal error")
         finally:
+            reading.cancel()
             await self._clean_up(session)
 
     async def close(self, code: CloseCode, reason: str) -> None:
@@ -138,6 +149,11 @@ class Connection:
         self._leaving = self._leaving or (code, reason)
         if self._record is None or self._record.fields.state == State.IDLE:
             self._close_soon(*self._leaving)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a conversation: the client was let in, and reads."""
+        return self._record is not None
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -169,6 +185,36 @@ class Connection:
             await self._tokens.admit(token, self.session_id)
             self.is_admitted = True
         return None if first is None or isinstance(first, protocol.Hello) else message
+
+    async def _until_reading(self, reading: asyncio.Task[bool]) -> None:
+        """Wait until the client has shown that it reads: for one that does not, nothing more is done.
+
+        What it says meanwhile is kept. Raises `ClientGone` if it shows nothing in `send_s`, and closes.
+        """
+        try:
+            async with asyncio.timeout(self._limits.send_s):
+                while not reading.done() and self._early_size < MAX_EARLY:
+                    await self._receive_early(reading)
+                is_reading = await reading
+        except TimeoutError:
+            REFUSED.labels("not_reading").inc()
+            self._reason, is_reading = "does not read", False
+            await self._socket.close(CloseCode.POLICY, "the first ping was not answered: you do not read")
+        if not is_reading:
+            raise ClientGone
+
+    async def _receive_early(self, reading: asyncio.Task[bool]) -> None:
+        coming = asyncio.ensure_future(self._socket.receive())
+        try:
+            await asyncio.wait({coming, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                self._early.append(coming.result())
+                self._early_size += sys.getsizeof(coming.result())
+        finally:
+            coming.cancel()
+            await asyncio.wait({coming})  # it may not read beside the next one
+            if not coming.cancelled():
+                coming.exception()  # seen, whatever it is
 
     async def _claim(self) -> ConversationRecord:
         claim = await self._mirror.claim(self.session_id)
@@ -282,9 +328,9 @@ class Connection:
             if self._watch is not None:
                 self._watch.cancel()
             await self._wire.close()
-            if self._turnstiles is not None:
-                await self._turnstiles.end.pass_through()
             if session is not None:
+                if self._turnstiles is not None:
+                    await self._turnstiles.end.pass_through()
                 await session.cancel()
             if self._mirrored is not None:
                 self._mirrored.close()

@@ -14,6 +14,7 @@ from .admission import Door
 from .flood import Bucket
 from .limits import REFUSED, Limits
 from .protocol import CloseCode
+from .ticker import shared_ticker
 
 READ_BYTES = 2048  # of one client at a time: asyncio's 256 KiB may hold 40,000 tiny frames, half a second of work
 BURST_S = 1.5  # frames that may come at once, as a time at the allowed rate
@@ -31,6 +32,7 @@ class GuardedConnection(ServerConnection):
         self._is_in = False  # the door let it in
         rate = limits.frames_per_s
         self._frames = Bucket(capacity=BURST_S * rate, rate_per_s=rate)
+        self._ticker = shared_ticker()  # the bot's voices: they come before what anybody sends
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake, or hang up."""
@@ -46,6 +48,7 @@ class GuardedConnection(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
+        self._ticker.catch_up()  # a hundred clients may have sent something in the same step
         if self._is_in:
             super().data_received(data)
 

@@ -181,7 +181,7 @@ class Reception:
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
-        if connection.is_admitted:
+        if connection.has_begun:
             CONNECTIONS.labels("resumed" if connection.is_resumed else "new").inc()
         if self._connections.get(connection.session_id) is connection:
             del self._connections[connection.session_id]

@@ -21,6 +21,7 @@ from .library_log import library_logger
 from .limits import Limits
 from .peers import Peers
 from .reception import Reception
+from .ticker import shared_ticker
 from .tokens import TokenKey
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -149,6 +150,7 @@ class WebSocketServer:
         return GuardedConnection(protocol, server, door=self._door, limits=self._limits, **options)
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        shared_ticker().catch_up()  # a hundred may ask in the same step
         response, connection.has_token = await self._handshake.answer(request)  # type: ignore[attr-defined] # guarded
         return response
 
