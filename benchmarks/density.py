@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -32,6 +34,7 @@ import soxr
 HERE = Path(__file__).parent
 RATE, CHUNK, CYCLE_S = 16_000, 640, 8.0
 SEED = 7
+SO_TIMESTAMPNS = 35  # Linux: the time of arrival comes with what is received
 KINDS = {"floor": (10, 50, 100), "ours": (10, 50, 100), "tuned": (3, 12), "stock": (3, 12)}
 TEXTS = (
     "what are your opening hours on the weekend",
@@ -67,50 +70,79 @@ def websocket_frame(payload: bytes) -> bytes:
 # ---------------------------------------------------------------------------------------------- the clients
 
 
-class Client(asyncio.Protocol):
-    """One conversation: sends what it is told to, notes when the bot's audio comes."""
+class Client:
+    """One conversation: sends what it is told to, notes when the bot's audio comes.
+
+    The time is the kernel's, of the moment at which the packet came in: how late this program reads does not count, as
+    long as it reads before the next chunk comes. So one message is read at a time.
+    """
 
     def __init__(self, port: int, number: int) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.arrivals: list[float] = []
-        self.is_up = asyncio.get_running_loop().create_future()
-        self._buffer = bytearray()
-        self._request = (
-            f"GET /orchestrate?session_id=c{number} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        self.arrivals: list[float] = []  # unix seconds
+        self.closed = ""  # what the server closed with; "" while open
+        self._path, self._port = f"/orchestrate?session_id=c{number}", port
+        self._sock = socket.socket()
+        self._message = bytearray()  # a message, its head included, as far as it has come
+        self._wanted = 2  # bytes of it that are to come next, at least
+
+    async def connect(self) -> None:
+        """Open the WebSocket."""
+        loop = asyncio.get_running_loop()
+        self._sock.setblocking(False)
+        await loop.sock_connect(self._sock, ("127.0.0.1", self._port))
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        request = (
+            f"GET {self._path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
+        await loop.sock_sendall(self._sock, request.encode())
+        answer = b""
+        async with asyncio.timeout(20):
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += await loop.sock_recv(self._sock, 1)
+        assert answer.startswith(b"HTTP/1.1 101"), answer[:200]
+        self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        loop.add_reader(self._sock, self._read)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-        self.transport.write(self._request.encode())  # type: ignore[union-attr]
+    def send(self, message: bytes) -> None:
+        """Send a whole message; a server that does not read for so long that the buffers are full fails here."""
+        sent = self._sock.send(message)
+        assert sent == len(message), "the server does not read"
 
-    def data_received(self, data: bytes) -> None:
-        now = time.perf_counter()
-        self._buffer += data
-        if not self.is_up.done():
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            assert self._buffer.startswith(b"HTTP/1.1 101"), bytes(self._buffer[:200])
-            del self._buffer[: end + 4]
-            self.is_up.set_result(None)
-        while len(self._buffer) >= 2:
-            length, head = self._buffer[1] & 127, 2
-            if length == 126:
-                if len(self._buffer) < 4:
-                    return
-                length, head = struct.unpack_from(">H", self._buffer, 2)[0], 4
-            if len(self._buffer) < head + length:
-                return
-            opcode = self._buffer[0] & 15
-            if opcode == 2 and length >= CHUNK:
-                self.arrivals.append(now)
-            elif opcode == 9:  # a ping
-                payload = bytes(self._buffer[head : head + length])
-                self.transport.write(b"\x8a" + bytes([0x80 | length]) + bytes(4) + payload)  # type: ignore[union-attr]
-            elif opcode == 8:
-                raise SystemExit(f"the server closed: {bytes(self._buffer[head : head + length])!r}")
-            del self._buffer[: head + length]
+    def close(self) -> None:
+        """Leave."""
+        asyncio.get_running_loop().remove_reader(self._sock)
+        self._sock.close()
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while not self.closed:
+                data, extra, *_ = self._sock.recvmsg(self._wanted, 64)
+                if not data:
+                    self.closed = "without a word"
+                    break
+                self._message += data
+                self._take(struct.unpack("qq", extra[0][2][:16]) if extra else None)
+
+    def _take(self, at: tuple[int, int] | None) -> None:
+        message = self._message
+        head = 4 if len(message) > 1 and message[1] == 126 else 2
+        size = (
+            head + (struct.unpack_from(">H", message, 2)[0] if head == 4 else message[1])
+            if len(message) >= head
+            else head
+        )
+        self._wanted = size - len(message)
+        if self._wanted:
+            return
+        opcode, payload = message[0] & 15, bytes(message[head:])
+        if opcode == 2 and len(payload) >= CHUNK:
+            self.arrivals.append(at[0] + at[1] / 1e9 if at else time.time())
+        elif opcode == 9:  # a ping
+            self.send(b"\x8a" + bytes([0x80 | len(payload)]) + bytes(4) + payload)
+        elif opcode == 8:
+            self.closed = repr(payload)
+        self._message, self._wanted = bytearray(), 2
 
 
 async def clients(kind: str, port: int, n: int, settle_s: float, seconds: float, pid: int) -> dict[str, Any]:
@@ -121,15 +153,13 @@ async def clients(kind: str, port: int, n: int, settle_s: float, seconds: float,
     joined = []
     for number in range(n):
         own_port = port + number if is_stock else port
-        _, client = await loop.create_connection(lambda p=own_port, i=number: Client(p, i), "127.0.0.1", own_port)
-        await asyncio.wait_for(client.is_up, 20)
-        joined.append(client)
+        joined.append(Client(own_port, number))
+        await joined[-1].connect()
         await asyncio.sleep(0.02)
     groups: list[list[tuple[Client, list[bytes], int]]] = [[] for _ in range(20)]  # one for each ms of the 20
     for client in joined:
         groups[rng.randrange(20)].append((client, rng.choice(cycles), rng.randrange(len(cycles[0]))))
     begin = loop.time() + 0.1
-    end = begin + settle_s + seconds
     measured: dict[str, Any] = {}
     late_ms = 0.0
     for tick in range(int((settle_s + seconds) * 1000)):
@@ -139,13 +169,12 @@ async def clients(kind: str, port: int, n: int, settle_s: float, seconds: float,
         late_ms = max(late_ms, -delay * 1000) if tick > settle_s * 1000 else 0.0
         block = tick // 20
         for client, cycle, offset in groups[tick % 20]:
-            client.transport.write(cycle[(block + offset) % len(cycle)])  # type: ignore[union-attr]
+            client.send(cycle[(block + offset) % len(cycle)])
         if tick == int(settle_s * 1000):
-            measured = {"cpu": cpu_s(pid), "at": time.perf_counter()}
-    cpu, took = cpu_s(pid) - measured["cpu"], time.perf_counter() - measured["at"]
-    gaps = _gaps(joined, measured["at"])
-    jitter = np.abs(gaps - 20.0)
-    del end
+            measured = {"cpu": cpu_s(pid), "at": time.time()}
+    cpu, took = cpu_s(pid) - measured["cpu"], time.time() - measured["at"]
+    assert not [client.closed for client in joined if client.closed]
+    jitter = np.abs(gaps_ms(joined, measured["at"]) - 20.0)
     return {
         "kind": kind,
         "n": n,
@@ -158,7 +187,7 @@ async def clients(kind: str, port: int, n: int, settle_s: float, seconds: float,
     }
 
 
-def _gaps(joined: list[Client], since: float) -> np.ndarray:
+def gaps_ms(joined: list[Client], since: float) -> np.ndarray:
     """Ms between consecutive chunks of one answer, past its first five."""
     gaps: list[float] = []
     for client in joined:

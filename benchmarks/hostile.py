@@ -5,9 +5,9 @@
 The server is density_servers.py's with the limits that a server has by default (only the connections per address are
 raised, as all come from one machine). First the good ones are alone, then the bad ones join them. Shown: jitter of the
 bot's audio at the good ones in both times, growth of the server's memory, and how long each kind of bad client lived.
-The server has core 0,
-the clients core 1, the bad ones with less right to it. A client that never reads asks a question first, so that the bot
-talks to it; its receive buffer is 4 KiB.
+The server has core 0, the clients core 1, the bad ones with less right to it. A client that never reads asks questions
+all the same, so that the bot would talk to it; its receive buffer is 4 KiB. Then all of it again, with a new server and
+a hundred who are cleverer: they read as far as the first ping, answer it, and read nothing more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from density import SEED, Client, rss_mb, speech, websocket_frame
+from density import SEED, Client, gaps_ms, rss_mb, speech, websocket_frame
 
 NEVER_READ, NEVER_SHAKE, FLOOD = 100, 100, 10
 QUESTION = ('{"type":"stt_fragment","text":"where is my order","is_final":true}', '{"type":"vad_end"}')
@@ -76,10 +76,15 @@ async def life(sock: socket.socket, limit_s: float) -> float:
     return float("nan")
 
 
-async def never_read(port: int, number: int) -> float:
-    """Ask a question, again and again, and read nothing."""
+async def never_read(port: int, number: int, *, reads_first: bool) -> float:
+    """Ask a question, again and again, and read nothing; with `reads_first` after the first ping was answered."""
     sock, loop = await raw(port), asyncio.get_running_loop()
     await loop.sock_sendall(sock, handshake(f"deaf{number}"))
+    if reads_first:
+        answer = b""
+        while b"\x89\x04" not in answer[:-4]:  # a ping of four bytes
+            answer += await loop.sock_recv(sock, 1)
+        await loop.sock_sendall(sock, b"\x8a\x84" + bytes(4) + answer[-4:])
     await asyncio.sleep(0.5)
 
     async def ask() -> None:
@@ -115,7 +120,7 @@ async def never_shake(port: int, number: int) -> float:
 
 
 async def flood(port: int, number: int) -> float:
-    """Send as fast as the server reads: tiny frames, pings, control messages, or audio. Comes back when thrown out."""
+    """Send as fast as the server reads: tiny frames, pings, control messages, or audio."""
     loop = asyncio.get_running_loop()
     kinds = (
         websocket_frame(bytes(2)),
@@ -138,120 +143,120 @@ async def flood(port: int, number: int) -> float:
 
 
 def jitter(clients: list[Client], since: float) -> dict[str, float]:
-    """As in density.py."""
-    gaps = []
-    for client in clients:
-        run = 0
-        for before, after in zip(client.arrivals, client.arrivals[1:], strict=False):
-            run = 0 if after - before > 1.0 else run + 1
-            if run > 5 and before > since:
-                gaps.append(abs((after - before) * 1000 - 20))
-    return {f"p{p:g}": round(float(np.percentile(gaps, p)), 2) for p in (50, 99, 99.9)}
+    """As in density.py; `since` in unix seconds."""
+    gaps = np.abs(gaps_ms(clients, since) - 20)
+    return {"n": len(gaps), **{f"p{p:g}": round(float(np.percentile(gaps, p)), 2) for p in (50, 99, 99.9)}}
 
 
 async def good_ones(port: int, count: int, stop: asyncio.Event) -> list[Client]:
     """Hold `count` conversations until `stop`; their arrivals are in the clients."""
     loop, rng = asyncio.get_running_loop(), random.Random(SEED)
     cycles = [[websocket_frame(block) for block in cycle] for cycle in speech()]
-    joined: list[Client] = []
-    for number in range(count):
-        _, client = await loop.create_connection(lambda i=number: Client(port, i), "127.0.0.1", port)
-        await asyncio.wait_for(client.is_up, 20)
-        joined.append(client)
+    joined = [Client(port, number) for number in range(count)]
+    for client in joined:
+        await client.connect()
 
     async def talk(client: Client) -> None:
         cycle, offset, begin = rng.choice(cycles), rng.randrange(400), loop.time() + rng.random() * 0.02
         block = 0
         while not stop.is_set():
             await asyncio.sleep(begin + block * 0.02 - loop.time())
-            client.transport.write(cycle[(block + offset) % len(cycle)])  # type: ignore[union-attr]
+            client.send(cycle[(block + offset) % len(cycle)])
             block += 1
+        client.close()
 
     for client in joined:
         client.task = asyncio.create_task(talk(client))  # type: ignore[attr-defined] # kept from being collected
     return joined
 
 
-def bad_ones(port: int) -> dict[str, list[float]]:
+def bad_ones(port: int, *, reads_first: bool) -> dict[str, list[float]]:
     """In a process of their own: all bad clients at once; how long each lived."""
 
     async def all_at_once() -> dict[str, list[float]]:
         kinds = {
-            "never_read": (never_read, NEVER_READ),
-            "never_shake": (never_shake, NEVER_SHAKE),
-            "flood": (flood, FLOOD),
+            "never_read": [never_read(port, number, reads_first=reads_first) for number in range(NEVER_READ)],
+            "never_shake": [never_shake(port, number) for number in range(NEVER_SHAKE)],
+            "flood": [flood(port, number) for number in range(FLOOD)],
         }
-        tasks = {
-            name: [asyncio.create_task(make(port, number)) for number in range(count)]
-            for name, (make, count) in kinds.items()
-        }
+        tasks = {name: [asyncio.create_task(client) for client in clients] for name, clients in kinds.items()}
         return {name: list(await asyncio.gather(*some)) for name, some in tasks.items()}
 
     return asyncio.run(all_at_once())
 
 
-async def main() -> None:
-    """Run, and print what was seen."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--good", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--bad", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    port = 21_777
+async def attack(port: int, options: argparse.Namespace, *, reads_first: bool) -> dict[str, Any]:
+    """One server, its good clients alone, then the bad ones beside them."""
     command = [sys.executable, str(Path(__file__).parent / "density_servers.py"), "ours", str(port), "400"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - before anything runs
-    assert server.stdout is not None
-    assert server.stdout.readline().strip() == "up"
-    for task in Path(f"/proc/{server.pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), {0})
-    os.sched_setaffinity(0, {1})
     try:
+        assert server.stdout is not None
+        assert server.stdout.readline().strip() == "up"
+        for task in Path(f"/proc/{server.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {0})
         stop = asyncio.Event()
         clients = await good_ones(port, options.good, stop)
         await asyncio.sleep(10)
-        began = time.perf_counter()
+        began = time.time()
         await asyncio.sleep(options.seconds)
-        before, memory = jitter(clients, began), rss_mb(server.pid)
-        began = time.perf_counter()
-        attack = await asyncio.create_subprocess_exec(
-            "nice", "-n15", sys.executable, __file__, "--bad", str(port), stdout=asyncio.subprocess.PIPE
+        before, memory, load = jitter(clients, began), rss_mb(server.pid), os.getloadavg()[0]
+        began = time.time()
+        bad = await asyncio.create_subprocess_exec(
+            *("nice", "-n15", sys.executable, __file__, "--bad", str(port), str(int(reads_first))),
+            stdout=asyncio.subprocess.PIPE,
         )
         most = memory
-        while attack.returncode is None:
+        while bad.returncode is None:
             most = max(most, rss_mb(server.pid))
             await asyncio.sleep(0.2)
-        during = jitter(clients, began)
-        assert attack.stdout is not None
-        lives: dict[str, list[float]] = json.loads(await attack.stdout.read())
+        during, took_s = jitter(clients, began), time.time() - began
+        assert bad.stdout is not None
+        lives: dict[str, list[float]] = json.loads(await bad.stdout.read())
         await asyncio.sleep(2)
         stop.set()
-        report: dict[str, Any] = {
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-            "date": time.strftime("%Y-%m-%d %H:%M"),
-            "load": os.getloadavg()[0],
+        return {
+            "load": load,
             "good": options.good,
+            "good_closed": sum(bool(client.closed) for client in clients),
             "jitter_ms_before": before,
             "jitter_ms_during": during,
-            "attack_s": round(time.perf_counter() - began, 1),
+            "p99_rise_ms": round(during["p99"] - before["p99"], 2),
+            "attack_s": round(took_s, 1),
             "rss_growth_mb": {"most": round(most - memory, 1), "after": round(rss_mb(server.pid) - memory, 1)},
             "bad_lived_s": {
-                name: {"min": min(some), "max": max(some), "not_gone": sum(np.isnan(some).tolist())}
+                name: {"min": round(min(some), 2), "max": round(max(some), 2), "not_gone": sum(np.isnan(some).tolist())}
                 for name, some in lives.items()
             },
             "server_lives": server.poll() is None,
         }
-        print(json.dumps(report, indent=1))
-        if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
     finally:
         server.kill()
         server.wait()
 
 
+def main() -> None:
+    """Run, and print what was seen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--good", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--bad", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {1})
+    if options.bad:
+        print(json.dumps(bad_ones(options.bad[0], reads_first=bool(options.bad[1]))))
+        return
+    report = {
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "never_read": asyncio.run(attack(21_777, options, reads_first=False)),
+        "read_one_ping_only": asyncio.run(attack(21_778, options, reads_first=True)),
+    }
+    print(json.dumps(report, indent=1))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    if "--bad" in sys.argv:
-        print(json.dumps(bad_ones(int(sys.argv[-1]))))
-    else:
-        asyncio.run(main())
+    main()
