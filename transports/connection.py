@@ -1,6 +1,7 @@
 """`Connection`: one client from its first message to its last. Reads, guards, and hosts the session.
 
-socket -> [token] -> the client reads -> claim -> session starts -> `ready` -> messages ... -> closed: by the client, a limit, or `close`
+socket -> [token] -> the client reads -> claim -> session starts -> `ready` -> messages ... -> closed: by the client, a
+limit, or `close`
 """
 
 from __future__ import annotations
