@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from . import serve, talk, token, watch
+from . import new, serve, talk, token, watch
 
-COMMANDS = (serve, talk, token, watch)
+COMMANDS = (serve, talk, new, watch, token)
 
 
 def parser() -> argparse.ArgumentParser:
