@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/results/*.md")])
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n+)?```python\n(?P<code>.*?)```", re.S)
 LINK = re.compile(r"\]\((?!https?:|mailto:)(?P<target>[^)\s]+)\)")
 
@@ -50,3 +50,12 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there)):
             dead.append(target)
     assert dead == []
+
+
+def test_the_index_names_every_page_and_the_numbers_every_result() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    pages = {page.name for page in ROOT.glob("docs/*.md")} - {"index.md"}
+    assert {page for page in pages if f"({page})" not in index or f"\n{page[:-3]}\n" not in index} == set()
+    numbers = (ROOT / "docs/results/README.md").read_text()
+    results = {file.name for file in ROOT.glob("docs/results/*") if file.suffix != ".md"}
+    assert {name for name in results if f"({name})" not in numbers} == set()
