@@ -92,6 +92,11 @@ class Parallel(Processor):
         """The branches that are pipelines themselves."""
         return [lane.pipeline for lane in self._lanes]
 
+    def wrap_branches(self, wrap: Callable[[str, Branch], Branch]) -> None:
+        """Ask what `wrap(name, branch)` makes of each branch instead of the branch; before the first turn."""
+        self._branches = {name: wrap(name, branch) for name, branch in self._branches.items()}
+        self._speculating = {name: self._branches[name] for name in self._speculating}
+
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Set the branches up too."""
         await super().setup(setup)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .backchannel import BACKCHANNELS, is_backchannel
+from .given import Given
 from .resume import Resumption
 from .states import State
 from .words import beyond
@@ -61,7 +62,7 @@ class Discarded:
 Action = Started | Words | Guessed | Committed | Discarded
 
 
-class Utterance:
+class Utterance(Given):
     """One user's words. All times are loop seconds."""
 
     def __init__(

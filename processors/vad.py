@@ -102,6 +102,11 @@ class SileroVAD(Processor):
         """Chunks of this conversation that overload cost so far."""
         return self._dropped + (self._ear.stream.dropped if self._ear else 0)
 
+    def wrap_model(self, wrap: Callable[[Callable[[], SpeechModel]], SpeechModel]) -> None:
+        """Ask what `wrap` makes of the model instead of the model; before the first audio. It gets a way to ours."""
+        model = self._model
+        self._model = wrap(lambda: model or shared_model())
+
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Start the task that pushes results."""
         await super().setup(setup)

@@ -149,6 +149,14 @@ class ClientOutput(Processor):
         self._thinking_since = 0.0  # loop time of the last end of turn
         self._marked: tuple[int | None, float] = (None, 0.0)  # turn, and ms of its reply, that the client marked last
 
+    def wrap_dialect(self, wrap: Callable[[Dialect], Dialect]) -> None:
+        """Spell with what `wrap` makes of the dialect; before the first message."""
+        self._spell = wrap(self._spell)
+
+    def wrap_ticker(self, wrap: Callable[[Callable[[], Ticker]], Callable[[], Ticker]]) -> None:
+        """Tick by what `wrap` makes of the way to the ticker; before the first audio."""
+        self._get_ticker = wrap(self._get_ticker)
+
     def set_rate(self, sample_rate: int) -> None:
         """Say at what rate the client plays; 16 kHz until then."""
         self._rate = sample_rate

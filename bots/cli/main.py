@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from . import new, serve, talk, token, watch
+from . import new, record, replay, serve, show, talk, token, watch
 
-COMMANDS = (serve, talk, new, watch, token)
+COMMANDS = (serve, talk, new, record, show, replay, watch, token)
 
 
 def parser() -> argparse.ArgumentParser:

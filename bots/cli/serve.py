@@ -8,6 +8,8 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -27,12 +29,19 @@ A bot script defines build(session) -> Pipeline. See bots/echo.py for the smalle
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add this command's parser."""
+def add_parser(
+    commands: Any,
+    *,
+    name: str = "serve",
+    help: str = "serve a bot script over a WebSocket",
+    description: str = "Serve a bot: its console page, its WebSocket endpoint, /health and /metrics on one port.",
+    record: str | None = None,
+) -> None:
+    """Add this command's parser; `record`: the folder that conversations are recorded into, None: only if asked to."""
     parser = commands.add_parser(
-        "serve",
-        help="serve a bot script over a WebSocket",
-        description="Serve a bot: its console page, its WebSocket endpoint, /health and /metrics on one port.",
+        name,
+        help=help,
+        description=description,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,8 +61,19 @@ def add_parser(commands: Any) -> None:
         "--insecure", action="store_true", help="allow an address that others can reach, without tokens"
     )
     parser.add_argument("--trust-proxy", action="store_true", help="count addresses by the last of X-Forwarded-For")
+    add_recording(parser, default=record)
     parser.add_argument("--log-level", default="INFO", metavar="LEVEL", help="DEBUG shows texts (default: %(default)s)")
     parser.set_defaults(run=run)
+
+
+def add_recording(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    """Add the options of recording; `default`: the folder where none is given, None: nothing is recorded."""
+    group = parser.add_argument_group("recording (leibniz show, replay and compare read it)")
+    told = f" (default: {default})" if default else ""
+    flags = ("--record",) if default is None else ("-o", "--record")
+    group.add_argument(*flags, metavar="DIR", default=default, help=f"record each conversation into this folder{told}")
+    group.add_argument("--no-audio", action="store_true", help="keep no sample of anybody's voice, only levels")
+    group.add_argument("--no-text", action="store_true", help="keep no word; such a recording cannot be replayed")
 
 
 def int_of(name: str, default: int) -> int:
@@ -76,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
         if options.workers > 1:
             return asyncio.run(supervise(options))
         bot = load_bot(options.bot)
-        return asyncio.run(serve(bot, options))
+        with recording_of(bot.build, options) as build:
+            return asyncio.run(serve(bot, build, options))
     except UsageError as error:
         print(f"leibniz serve: {error}", file=sys.stderr)
         return 2
@@ -87,6 +108,8 @@ def check(options: argparse.Namespace) -> None:
     from leibniz_voice.pipeline.errors import ConfigurationError
     from leibniz_voice.transports import WebSocketServer
 
+    if options.record is None and (options.no_audio or options.no_text):
+        raise UsageError("--no-audio and --no-text say what --record DIR leaves out; give it too")
     try:
         WebSocketServer(lambda session: None, **settings_of(options))  # type: ignore[arg-type] # never called
     except ConfigurationError as error:
@@ -113,8 +136,28 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--limit: {error}") from error
 
 
-async def serve(bot: ModuleType, options: argparse.Namespace) -> int:
-    """Serve `bot`; print one line when ready."""
+@contextmanager
+def recording_of(build: Any, options: argparse.Namespace) -> Iterator[Any]:
+    """Give the `build` that serves: the bot's own, or one that records. Raises `UsageError`."""
+    if options.record is None:
+        yield build
+        return
+    from leibniz_voice.pipeline.errors import ConfigurationError
+    from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
+
+    try:
+        folder = RecordingFolder(options.record, audio=not options.no_audio, text=not options.no_text)
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from error
+    try:
+        yield folder.records(build, bot=options.bot)
+    finally:
+        folder.close()
+        print(f"{folder.written} conversations recorded in {options.record}", flush=True)
+
+
+async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int:
+    """Serve what `build` makes while `bot` lives; print one line when ready."""
     from leibniz_voice.pipeline.errors import ConfigurationError
     from leibniz_voice.transports import WebSocketServer, open_store
     from leibniz_voice.transports.peers import Peers
@@ -127,7 +170,7 @@ async def serve(bot: ModuleType, options: argparse.Namespace) -> int:
     store = await open_store(os.environ.get("REDIS_URL"), directory=options.data)
     try:
         async with lifespan_of(bot):
-            server = WebSocketServer(bot.build, store=store, peers=peers, **settings_of(options))
+            server = WebSocketServer(build, store=store, peers=peers, **settings_of(options))
             try:
                 await server.start()
             except OSError as error:

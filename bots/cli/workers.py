@@ -30,6 +30,7 @@ KEEP_S = 1.0  # how often their counters are kept
 BACKOFF_S = (0.1, 5.0)  # before a worker that died at once is started again
 STABLE_S = 10.0  # a worker that lived so long is restarted at once
 END_S = 15.0  # from SIGTERM to SIGKILL
+FLAGS = ("insecure", "trust_proxy", "no_audio", "no_text")  # options without a value that workers get too
 
 
 class Workers:
@@ -60,8 +61,9 @@ class Workers:
         arguments = ["serve", options.bot, "--host", options.host, "--port", str(options.port), "--data", options.data]
         arguments += ["--log-level", options.log_level, "--drain", str(options.drain)]
         arguments += [part for limit in options.limit for part in ("--limit", limit)]
-        arguments += ["--insecure"] if options.insecure else []
-        return arguments + (["--trust-proxy"] if options.trust_proxy else [])
+        arguments += ["--record", options.record] if options.record else []
+        arguments += [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(options, name)]
+        return arguments
 
     async def watch(self) -> None:
         """Start again what ends, for ever."""

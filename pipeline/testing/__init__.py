@@ -7,7 +7,10 @@ from .check import CheckFailed, check_processor
 from .clock import StuckError, VirtualLoop, VirtualTime, run_virtual
 from .fuzz import check_conversation
 from .generate import Schedule, generate, schedules
+from .measures import Measures, measures_of
+from .recorder import Tape
 from .recording import Event, Move, Recording, RecordingError, Turn
+from .replaying import replay
 from .safety import ConversationFailed
 from .scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, ScriptedVoice, Step
 from .scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
@@ -23,6 +26,7 @@ __all__ = [
     "Event",
     "Heard",
     "Manner",
+    "Measures",
     "MemoryTransport",
     "Move",
     "Recording",
@@ -38,12 +42,15 @@ __all__ = [
     "ScriptedVoice",
     "Step",
     "StuckError",
+    "Tape",
     "Turn",
     "VirtualLoop",
     "VirtualTime",
     "check_conversation",
     "check_processor",
     "generate",
+    "measures_of",
+    "replay",
     "run_offline",
     "run_virtual",
     "schedules",

@@ -24,7 +24,7 @@ MARKS = {"pause": "‖", "resume": "▶", "interrupted": "✂", "error": "!"}
 PLAIN_MARKS = {"pause": "=", "resume": ">", "interrupted": "X", "error": "!"}
 RATE = 16_000
 STEPS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
-FLOOR_DB, RANGE_DB = 50, 35  # -50 dB is nothing, -15 dB is full
+FLOOR_DB, RANGE_DB = 50, 42  # -50 dB is nothing, -8 dB is full
 
 
 def timeline(recording: Recording, *, width: int = 100, plain: bool = False) -> str:

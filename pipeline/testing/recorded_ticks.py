@@ -1,0 +1,87 @@
+"""The playback's ticks of a recorded conversation: told as they come, and given again.
+
+A machine that was busy ticked late, and playback waited; a replay that ticked on time would play ahead of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ...transports.ticker import PERIOD_S, Tick
+from .recording import Event
+
+
+class Ticks(Protocol):
+    """What an output needs of a ticker."""
+
+    def add(self, tick: Tick) -> None: ...
+
+    def remove(self, tick: Tick) -> None: ...
+
+
+class WatchedTicker:
+    """Another ticker, each of whose ticks is told."""
+
+    def __init__(self, ticker: Ticks, note: Callable[[float], None]) -> None:
+        self._ticker = ticker
+        self._note = note
+        self._watched: dict[Tick, Tick] = {}  # who asked -> what the ticker calls
+
+    def add(self, tick: Tick) -> None:
+        """See `Ticker.add`."""
+
+        def watched(now_s: float) -> None:
+            self._note(now_s)
+            tick(now_s)
+
+        self._watched[tick] = watched
+        self._ticker.add(watched)
+
+    def remove(self, tick: Tick) -> None:
+        """See `Ticker.remove`."""
+        watched = self._watched.pop(tick, None)
+        if watched is not None:
+            self._ticker.remove(watched)
+
+
+class ReplayedTicker:
+    """Ticks when the recorded one did; where that has nothing to say, every 20 ms."""
+
+    def __init__(self, ticks: Sequence[Event], began: float) -> None:
+        self._ticks = list(ticks)
+        self._began = began  # loop time of the recording's time 0
+        self._next = 0  # of `_ticks`
+        self._timer: asyncio.TimerHandle | None = None  # None while nobody asks
+
+    def add(self, tick: Tick) -> None:
+        """See `Ticker.add`."""
+        self._plan(tick)
+
+    def remove(self, tick: Tick) -> None:
+        """See `Ticker.remove`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _plan(self, tick: Tick) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._next < len(self._ticks) and self._began + self._ticks[self._next].at < now - 1e-6:
+            self._next += 1
+        event = self._ticks[self._next] if self._next < len(self._ticks) else None
+        at = planned = now + PERIOD_S
+        if event is not None and self._began + event.at < now + 1.0:
+            at = self._began + event.at
+            planned = self._began + _number(event.fields.get("now"), event.at)
+            self._next += 1
+        self._timer = loop.call_at(at, self._run, tick, planned)
+
+    def _run(self, tick: Tick, now_s: float) -> None:
+        self._plan(tick)  # before it runs, as it may be the last one and then takes itself away
+        tick(now_s)
+
+
+def _number(value: object, default: float) -> float:
+    return float(value) if isinstance(value, int | float) else default

@@ -1,0 +1,166 @@
+"""Writes recordings while their conversations go on: one thread per process, so that no frame waits for a disk.
+
+loop   put put put put ...          a bounded queue; full: the event is counted as lost, and the file says so
+thread      base64, JSON, gzip, write
+"""
+
+from __future__ import annotations
+
+import gzip
+import queue
+import re
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from loguru import logger
+
+from ..errors import ConfigurationError
+from ..session import Build
+from .recorder import packed, recorded
+from .recording import Event, Recording
+from .recording_file import MAX_EVENTS, SUFFIX, end_line, event_line, header_line
+
+MAX_WAITING = 16_384  # events of all conversations; some seconds of 50 of them
+FLUSH_S = 2.0  # at the latest, what is written is in the file
+LEVEL = 5  # gzip's; 9 makes 1 % less of it at three times the time
+
+
+class RecordingFolder:
+    """A folder that conversations are recorded into, one file each: `<session>-<time>.leibniz.gz`.
+
+    A recording ends when it has `max_mb` of lines (unpacked; three hours or so), with `"end": "full"`. A disk that is
+    full or gone ends it too; the conversation goes on. Raises `ConfigurationError` if the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, *, audio: bool = True, text: bool = True, max_mb: float = 400.0) -> None:
+        if not 0 < max_mb <= 500:
+            raise ConfigurationError(f"max_mb is {max_mb:g}; give megabytes of one recording, at most 500")
+        self._folder = Path(folder)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"cannot record into {folder}: {(error.strerror or str(error)).lower()}") from None
+        self._has_audio, self._has_text = audio, text
+        self._max_bytes = int(max_mb * 1_000_000)
+        self._queue: queue.Queue[tuple[_File, Event | Recording | None] | None] = queue.Queue(MAX_WAITING)
+        self._thread: threading.Thread | None = None  # None until the first conversation, and after `close`
+        self.written = 0  # files ended so far
+
+    def records(self, build: Build, *, bot: str = "") -> Build:
+        """Return a `build` whose conversations are recorded here."""
+        return recorded(build, self._open, audio=self._has_audio, text=self._has_text, bot=bot)
+
+    def close(self) -> None:
+        """Write what waits and end the thread. Blocks for as long as the disk needs, at most 10 s."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(10.0)
+            self._thread = None
+
+    def _open(self, header: Recording) -> _File:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="leibniz-recordings", daemon=True)
+            self._thread.start()
+        file = _File(self._path(header), self)
+        self.put(file, header)
+        return file
+
+    def _path(self, header: Recording) -> Path:
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(header.began)) + f"-{int(header.began * 1000) % 1000:03}"
+        return self._folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', header.session_id)[:64]}-{stamp}{SUFFIX}"
+
+    def put(self, file: _File, what: Event | Recording | None) -> bool:
+        """Queue something for the thread; False if there is no room."""
+        try:
+            self._queue.put_nowait((file, what))
+        except queue.Full:
+            return False
+        return True
+
+    # -- the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        open_files: set[_File] = set()
+        while True:
+            try:
+                item = self._queue.get(timeout=FLUSH_S)
+            except queue.Empty:
+                for file in open_files:
+                    file.flush()
+                continue
+            if item is None:
+                break
+            file, what = item
+            open_files.add(file)
+            file.write(what, self._max_bytes)
+            if file.is_ended:
+                open_files.discard(file)
+                self.written += 1
+        for file in open_files:  # conversations that the process did not end
+            file.finish("")
+
+
+class _File:
+    """One recording's file. `put` and `end` are the loop's, the rest is the thread's."""
+
+    def __init__(self, path: Path, folder: RecordingFolder) -> None:
+        self.path = path
+        self.is_ended = False  # nothing more is written
+        self._folder = folder
+        self._lost = 0  # events that found no room in the queue
+        self._file: BinaryIO | gzip.GzipFile | None = None  # None before the header, and after the end
+        self._bytes = self._events = 0  # written so far
+        self._is_full = False
+        self._flushed = 0.0  # monotonic time
+
+    def put(self, event: Event) -> None:
+        """See `Sink.put`."""
+        if not self._folder.put(self, event):
+            self._lost += 1
+
+    def end(self) -> None:
+        """See `Sink.end`."""
+        if not self._folder.put(self, None):
+            self._lost += 1
+
+    def write(self, what: Event | Recording | None, max_bytes: int) -> None:
+        """Write one event, the header, or (None) the end."""
+        try:
+            if isinstance(what, Recording):
+                self._file = gzip.open(self.path, "wb", compresslevel=LEVEL)  # noqa: SIM115 - it lives with its call
+                self._line(header_line(what))
+            elif what is None:
+                self.finish("full" if self._is_full else "over")
+            elif self._bytes > max_bytes or self._events >= MAX_EVENTS:
+                self._is_full = True
+                self._lost += 1
+            else:
+                self._events += 1
+                self._line(event_line(packed(what)))
+                if time.monotonic() - self._flushed > FLUSH_S:
+                    self.flush()
+        except OSError as error:
+            if not self.is_ended:
+                logger.warning("the recording {} ends: {}", self.path, error.strerror or error)
+            self.is_ended, self._file = True, None
+
+    def _line(self, line: bytes) -> None:
+        if self._file is not None:
+            self._bytes += len(line)
+            self._file.write(line)
+
+    def flush(self) -> None:
+        """Bring what was written to the disk's care."""
+        self._flushed = time.monotonic()
+        if self._file is not None:
+            self._file.flush()
+
+    def finish(self, reason: str) -> None:
+        """End the file; without a `reason` it has no last line."""
+        if self._file is not None:
+            if reason:
+                self._line(end_line(reason, self._lost))
+            self._file.close()
+        self._file, self.is_ended = None, True

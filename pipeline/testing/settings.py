@@ -1,0 +1,147 @@
+"""The settings of a bot's processors by name: `vad.hangover_ms`, `gate.confirm_ms`; told, and changed.
+
+A name is a stage and a keyword of its processor's constructor, or of the policy that one of them holds. To change one,
+the processor is made again with what it was made with and the new value, so its own checks apply.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pipecat.processors.frame_processor import FrameProcessor
+
+from ..bargein import BargeInPolicy
+from ..errors import ConfigurationError
+from ..given import Given
+from ..processor import Processor
+from ..reply_watch import ReplyBounds
+from ..utterance import Utterance
+from .recorder_names import names_of
+
+PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is made where none was given
+    "policy": BargeInPolicy,
+    "utterance": Utterance,
+    "bounds": ReplyBounds,
+}
+ALIASES = {"gate.onset_ms": "gate.confirm_ms"}  # the gate's onset is what confirms
+Value = bool | int | float | str
+_SECRET = re.compile("key|token|secret|password|credential|url|dsn", re.IGNORECASE)  # names of what stays untold
+
+
+def settings_of(processors: Sequence[FrameProcessor]) -> dict[str, dict[str, Any]]:
+    """Return the settings of each processor of ours, by its name in recordings; those that are plain values."""
+    named = zip(names_of(processors), processors, strict=True)
+    return {name: {k: v for k, (_, v) in _settings(p).items()} for name, p in named if isinstance(p, Processor)}
+
+
+def _settings(processor: Processor) -> dict[str, tuple[str | None, Any]]:
+    """Setting -> (the part that it belongs to, its value)."""
+    found: dict[str, tuple[str | None, Any]] = {}
+    given = processor.given
+    for name, parameter in _keywords(type(processor)).items():
+        value = given.get(name, parameter.default)
+        if name in PARTS:
+            found |= {key: (name, each) for key, each in _part_settings(name, value).items()}
+        elif isinstance(value, Value) or (value is None and _is_plain(parameter)):
+            found[name] = (None, value)
+    return {name: value for name, value in found.items() if name != "name" and not _SECRET.search(name)}
+
+
+def _is_plain(parameter: inspect.Parameter) -> bool:
+    return any(word in str(parameter.annotation) for word in ("float", "int", "str", "bool"))
+
+
+def _keywords(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _part_settings(name: str, part: Any) -> dict[str, Any]:
+    make = PARTS[name] if part is None or part is inspect.Parameter.empty else type(part)
+    given = _given_to(part)
+    values = {key: given.get(key, parameter.default) for key, parameter in _keywords(make).items()}
+    return {key: value for key, value in values.items() if isinstance(value, Value)}
+
+
+def _given_to(part: Any) -> dict[str, Any]:
+    if part is None:
+        return {}
+    if isinstance(part, Given):
+        return part.given
+    return {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
+
+
+def parse(texts: Sequence[str]) -> dict[str, str]:
+    """Split `NAME=VALUE` texts. Raises `ConfigurationError`."""
+    changes = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name or not value:
+            raise ConfigurationError(f"{text!r} is no setting; write NAME=VALUE, such as vad.hangover_ms=150")
+        changes[ALIASES.get(name.strip(), name.strip())] = value.strip()
+    return changes
+
+
+def changed(processors: Sequence[FrameProcessor], changes: Mapping[str, str]) -> list[FrameProcessor]:
+    """Return the chain with some settings changed; before its processors are set up.
+
+    Raises `ConfigurationError` for a name that there is not, telling those there are, and for a value out of range.
+    """
+    chain = list(processors)
+    for name, text in changes.items():
+        stage, _, key = name.partition(".")
+        places = [at for at, each in enumerate(chain) if isinstance(each, Processor) and _stage_of(each) == stage]
+        places = [at for at in places if key in _settings(chain[at])]  # type: ignore[arg-type] # a Processor, as said
+        if not places:
+            raise ConfigurationError(_no_such(name, stage, chain))
+        for at in places:
+            chain[at] = _made_again(chain[at], name, key, text)  # type: ignore[arg-type]
+    return chain
+
+
+def _made_again(processor: Processor, name: str, key: str, text: str) -> Processor:
+    part_name, old = _settings(processor)[key]
+    value = _value(name, text, old)
+    given = processor.given
+    try:
+        if part_name is None:
+            return type(processor)(**{**given, key: value})
+        part = given.get(part_name)
+        make = PARTS[part_name] if part is None else type(part)
+        return type(processor)(**{**given, part_name: make(**{**_given_to(part), key: value})})
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}={text}: {error}") from error
+
+
+def _value(name: str, text: str, old: Any) -> Value:
+    """Read a value of the old one's type."""
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}[text.lower()]
+        if isinstance(old, str):
+            return text
+        number = float(text)
+        return int(number) if isinstance(old, int) and number.is_integer() else number
+    except (KeyError, ValueError):
+        kind = "true or false" if isinstance(old, bool) else "a number"
+        raise ConfigurationError(f"{name} is {text!r}; give {kind}, such as {old}") from None
+
+
+def _stage_of(processor: Processor) -> str:
+    return processor.stage.name.lower() if processor.stage is not None else type(processor).__name__.lower()
+
+
+def _no_such(name: str, stage: str, chain: Sequence[FrameProcessor]) -> str:
+    ours = [each for each in chain if isinstance(each, Processor)]
+    keys = sorted({f"{stage}.{key}" for each in ours if _stage_of(each) == stage for key in _settings(each)})
+    if keys:
+        return f"there is no setting {name}; there are {', '.join(keys)}"
+    stages = sorted({_stage_of(each) for each in ours if _settings(each)})
+    return f"there is no setting {name}; this bot has settings of {', '.join(stages)}, such as vad.hangover_ms"
