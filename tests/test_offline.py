@@ -22,8 +22,9 @@ from pipecat.services.stt_service import SegmentedSTTService
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
-from leibniz_voice.pipeline.frames import SpeechChunkFrame
-from leibniz_voice.pipeline.testing import AsyncCall, run_offline
+from leibniz_voice.pipeline.session import Build
+from leibniz_voice.pipeline.testing import Call
+from leibniz_voice.pipeline.testing.user import CHUNK_S, spoken_chunks
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking
 
 BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
@@ -39,54 +40,37 @@ def speech(text: str, voice: str = "slt") -> bytes:
     return wav.stdout[44:]
 
 
-async def speaks(call: AsyncCall, text: str, *, onset_ms: int = 320) -> None:
-    """Synthetic frames of a user who says `text`: chunks of voice, the transcript, silence."""
-    await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
-    for chunk in range(1, onset_ms // 32 + 1):
-        await call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=chunk * 32))
-        await call.until(lambda: True, "chunk")
-    await call.pushes(TranscriptionFrame(text=text, user_id="", timestamp="", finalized=True))
-    await call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
+def words(build: Build = BOT.build) -> Call:
+    """A call in which the models are left out: what they would say is said in their place."""
+    return Call(build, speech="words")
 
 
 def test_a_question_is_answered() -> None:
-    async def script(call: AsyncCall) -> None:
-        await speaks(call, "what are your opening hours")
-        await call.until_state("idle")
-
-    call = run_offline(BOT.build, script)
+    with words() as call:
+        call.user_says("what are your opening hours")
+        call.wait_for_reply(contains="Monday to Friday")
     assert call.states == ONE_TURN
-    assert "Monday to Friday" in call.replies[0]
     assert call.wire.audio_ms > 2000
 
 
 def test_a_barge_in_stops_the_bot_and_its_words_begin_the_next_turn() -> None:
-    silent_from = 0.0
-
-    async def script(call: AsyncCall) -> None:
-        nonlocal silent_from
-        await speaks(call, "where is my order")
-        await call.until_heard(600)
-        await speaks(call, "do you sell helmets")
-        await call.until_state("idle")
-
-    call = run_offline(BOT.build, script)
+    with words() as call:
+        call.user_says("where is my order")
+        call.user_interrupts("do you sell helmets", after_s=0.6)
+        call.wait_for_reply(contains="helmets")
     assert call.states == CUT_TURN
     assert "order" in call.replies[0]
-    assert "helmets" in call.replies[1]
     cut_at = next(at for at, message in call.wire.messages if message["type"] == "interrupted")
     next_at = [at for at, message in call.wire.messages if message["type"] == "response_ready"][1]
     assert not [at for at, _ in call.wire.audio if cut_at < at < next_at]
 
 
 def test_a_cut_reply_is_remembered_with_what_was_heard_of_it() -> None:
-    async def script(call: AsyncCall) -> None:
-        await call.types("where is my order")
-        await call.until_heard(1500)
-        await call.sends(UserSpeaking(confidence=1.0))
-        await call.until_state("listening")
-
-    call = run_offline(BOT.build, script)
+    with words() as call:
+        call.types("where is my order")
+        call.until_heard(1500)
+        call.sends(UserSpeaking(confidence=1.0))
+        call.until_state("listening")
     cut = call.record.fields.history[-1]
     assert cut["interrupted"]
     assert cut["text"].startswith(cut["heard"].split()[0])
@@ -96,13 +80,11 @@ def test_a_cut_reply_is_remembered_with_what_was_heard_of_it() -> None:
 
 
 def test_noise_pauses_the_bot_and_it_goes_on() -> None:
-    async def script(call: AsyncCall) -> None:
-        await call.types("where is my order")
-        await call.until_heard(600)
-        await call.pushes(SpeechChunkFrame(confidence=0.9, speech_ms=32), SpeechChunkFrame())
-        await call.until_state("idle")
-
-    call = run_offline(BOT.build, script)
+    with words() as call:
+        call.types("where is my order")
+        call.until_heard(600)
+        call.noise(ms=32)
+        call.wait_for_reply()
     assert call.states == ONE_TURN
     assert [m["type"] for _, m in call.wire.messages if m["type"] in ("pause", "resume", "interrupted")] == [
         "pause",
@@ -111,26 +93,22 @@ def test_noise_pauses_the_bot_and_it_goes_on() -> None:
 
 
 def test_the_words_that_interrupt_are_shown_before_the_turn_ends() -> None:
-    async def script(call: AsyncCall) -> None:
-        await call.types("where is my order")
-        await call.until_heard(600)
-        await call.sends(SttFragment(text="do you", is_final=False))
-        await call.until_state("listening")
-        await call.until(lambda: call.record.fields.text_buffer == ["do you"], "interrupting words", timeout_s=0.1)
-
-    call = run_offline(BOT.build, script)
+    with words() as call:
+        call.types("where is my order")
+        call.until_heard(600)
+        call.sends(SttFragment(text="do you", is_final=False))
+        call.until_state("listening")
+        call.until(lambda: call.record.fields.text_buffer == ["do you"], "interrupting words", timeout_s=0.1)
     assert call.wire.of_type("state_update")[-1]["text_buffer"] == ["do you"]
     assert not call.wire.of_type("pause")
 
 
 def test_a_question_that_is_cut_before_its_answer_stays_in_front() -> None:
-    async def script(call: AsyncCall) -> None:
-        await call.types("where is my order")
-        await call.sends(UserSpeaking(confidence=1.0))  # still thinking
-        await call.sends(SttFragment(text="and when", is_final=True))
-        await call.until(lambda: call.record.fields.text_buffer[-1:] == ["and when"], "both", timeout_s=0.1)
-
-    call = run_offline(BOT.build, script)
+    with words() as call:
+        call.types("where is my order")
+        call.sends(UserSpeaking(confidence=1.0))  # still thinking
+        call.sends(SttFragment(text="and when", is_final=True))
+        call.until(lambda: call.record.fields.text_buffer[-1:] == ["and when"], "both", timeout_s=0.1)
     assert call.record.fields.text_buffer == ["where is my order", "and when"]
 
 
@@ -147,15 +125,14 @@ def test_the_words_that_interrupt_survive_a_queued_stt_in_front_of_the_gate() ->
         ours = BOT.build(session).processors
         return Pipeline([ours[0], QueuedSTT(), *ours[3:]])
 
-    async def script(call: AsyncCall) -> None:
-        await speaks(call, "where is my order")
-        await call.until_heard(600)
-        await speaks(call, "do you sell helmets", onset_ms=224)  # the words confirm it, not the duration
-        await call.until_state("idle")
-
-    call = run_offline(build, script)
+    with words(build) as call:
+        call.user_says("where is my order")
+        call.until_heard(600)
+        call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
+        call.noise(ms=224)  # the words confirm it, not the duration
+        call.pushes(TranscriptionFrame("do you sell helmets", "", ""), VADUserStoppedSpeakingFrame(stop_secs=0.3))
+        call.wait_for_reply(contains="helmets")
     assert call.states == CUT_TURN
-    assert "helmets" in call.replies[1]
 
 
 class StockSTT(SegmentedSTTService):
@@ -175,40 +152,33 @@ def test_the_words_that_interrupt_survive_pipecats_own_stt_in_front_of_the_gate(
         ours = BOT.build(session).processors
         return Pipeline([ours[0], StockSTT("where is my order", "do you sell helmets"), *ours[3:]])
 
-    async def says(call: AsyncCall) -> None:
-        await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
-        for chunk in range(1, 16):
-            await call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=chunk * 32))
-            await call.is_silent(0.04)  # the audio's content is the script's business
-        await call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
+    def says(call: Call) -> None:
+        for frames in spoken_chunks(1.0):
+            call.pushes(*frames)
+            call.is_silent(CHUNK_S)  # the audio's content is the script's business
 
-    async def script(call: AsyncCall) -> None:
-        await says(call)
-        await call.until_heard(600)
-        await says(call)
-        await call.until_state("idle")
-
-    call = run_offline(build, script)
+    with words(build) as call:
+        says(call)
+        call.until_heard(600)
+        says(call)
+        call.wait_for_reply(contains="helmets")
     assert call.states == CUT_TURN
     assert "order" in call.replies[0]
-    assert "helmets" in call.replies[1]
 
 
 @pytest.mark.slow
 @needs_flite
 def test_real_speech_is_heard_answered_and_interrupts() -> None:
-    async def script(call: AsyncCall) -> None:
-        await call.is_silent(0.5)
-        await call.says(speech("what are your opening hours"))
-        await call.until_state("idle")
-        await call.says(speech("where is my order"))
-        await call.until_heard(call.wire.audio_ms + 500)
-        await call.says(speech("do you sell helmets"))
-        await call.until_state("idle")
-        await call.says(speech("tell me about the weather on the planet mars"))
-        await call.until_state("idle")
-
-    call = run_offline(BOT.build, script)
+    with Call(BOT.build) as call:
+        call.is_silent(0.5)
+        call.says(speech("what are your opening hours"))
+        call.until_state("idle")
+        call.says(speech("where is my order"))
+        call.until_heard(call.wire.audio_ms + 500)
+        call.says(speech("do you sell helmets"))
+        call.until_state("idle")
+        call.says(speech("tell me about the weather on the planet mars"))
+        call.until_state("idle")
     assert call.states == [*ONE_TURN, *CUT_TURN[1:], *ONE_TURN[1:]]
     keys = ["Monday", "order", "helmets"]
     assert [key in reply for key, reply in zip(keys, call.replies, strict=False)] == [True] * 3

@@ -37,6 +37,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         self.loop: VirtualLoop | None = None  # whose clock it moves
         self._grace_s = grace_s  # real time that open sockets get before a jump
         self._waiting_since: float | None = None  # real time since when nothing happened
+        self.waited_s = 0.0  # real time spent waiting for what is in flight outside
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
@@ -55,7 +56,9 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._waiting_since = self._waiting_since or now
         if now - self._waiting_since > STUCK_S:
             raise StuckError(f"no timer is set and nothing outside the loop has answered for {STUCK_S:.0f} s")
-        return super().select(_SLICE_S)
+        events = super().select(_SLICE_S)
+        self.waited_s += time.monotonic() - now
+        return events
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -63,13 +66,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, *, grace_s: float = 0.0) -> None:
         self._virtual_s = 0.0  # the clock
-        selector = _JumpingSelector(grace_s)
-        super().__init__(selector)
-        selector.loop = self
+        self._jumping = _JumpingSelector(grace_s)
+        super().__init__(self._jumping)
+        self._jumping.loop = self
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self._virtual_s
+
+    @property
+    def waited_s(self) -> float:
+        """Real seconds spent so far waiting for threads and processes, which is what models cost."""
+        return self._jumping.waited_s
 
     def jump(self, seconds: float) -> None:
         """Move the clock on."""
