@@ -118,7 +118,7 @@ class Mover(StateTracker):
 class Nowhere:
     """A wire to nobody."""
 
-    def send_audio(self, pcm: Any) -> None:
+    def send_audio(self, chunk: Any) -> None:
         pass
 
     def send_text(self, message: str) -> None:

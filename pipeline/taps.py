@@ -47,6 +47,10 @@ class Downstream:
         """Whether a voice stands by for when the first one fails."""
         return any(getattr(voice, "is_standby", False) for voice in self.voices)
 
+    def speaks(self, processor: FrameProcessor | None, *, is_second: bool) -> bool:
+        """Whether it is the voice that stands by (`is_second`), or else one of those before it."""
+        return processor in self.voices and getattr(processor, "is_standby", False) == is_second
+
     def instruct(self, prompt: str) -> bool:
         """Tell a system prompt to the LLM services; False if there is none, or one that cannot be told."""
         services = [llm for llm in self.llms if isinstance(llm, LLMService)]

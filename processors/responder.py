@@ -295,12 +295,12 @@ class Responder(Processor):
 
     @consumes(ErrorFrame)
     async def _on_error(self, frame: ErrorFrame, direction: FrameDirection) -> None:
-        watch, downstream = self._timer.watch, self._downstream
-        if watch is not None and downstream is not None:
+        if (watch := self._timer.watch) is not None and (downstream := self._downstream) is not None:
             if frame.processor in downstream.llms and self._streaming() is watch:
                 self._has_llm_error = True
-            elif frame.processor in downstream.voices and watch.is_handed and not is_voiced(watch, self.conductor):
-                await self._voice_failed(watch, "the voice failed")
+            elif downstream.speaks(frame.processor, is_second=watch.has_second_voice):
+                if watch.is_handed and not is_voiced(watch, self.conductor):
+                    await self._voice_failed(watch, "the voice failed")
         await self.push_frame(frame, direction)
 
     def _on_due(self, watch: ReplyWatch, what: Overdue) -> None:

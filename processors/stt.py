@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from loguru import logger
 from pipecat.frames.frames import (
     InputAudioRawFrame,
+    InterimTranscriptionFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -21,6 +24,7 @@ from pipecat.utils.time import time_now_iso8601
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from ..pipeline.frames import EarlyWordsFrame, SpeechChunkFrame, UnrecognizedSpeechFrame
+from ..pipeline.standby import Standby
 from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
 PREROLL_MS = 500  # audio kept from before the VAD's start, which comes some 100 ms after the voice's
@@ -54,7 +58,11 @@ class EmbeddedSTT(Processor):
     Speech longer than 15 s is cut there and goes on as the next utterance. An utterance during which the worker died is
     recognised by the next one.
 
-    Consumes: InputAudioRawFrame, SpeechChunkFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
+    With `standby` it stands behind another recogniser and speaks up where that one is down or too late; of what it
+    cannot understand itself it then says nothing.
+
+    Consumes: InputAudioRawFrame, SpeechChunkFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame,
+        transcripts of the recogniser in front (go on, unless they are too late)
     Emits: the same first; EarlyWordsFrame when words are known before the VAD's stop, then TranscriptionFrame
         (finalized, `text` as listed; `metadata["score"]`) or UnrecognizedSpeechFrame; an ErrorFrame upstream
         when the recogniser fails, and UnrecognizedSpeechFrame too
@@ -70,9 +78,11 @@ class EmbeddedSTT(Processor):
         pronunciations: Mapping[str, str] | None = None,
         threshold: float = REJECT_BELOW,
         sample_rate: int = 16000,
+        standby: Standby | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
+        self._standby = standby  # when to speak up for the one in front; None: this is the only one
         self._recogniser = SphinxRecogniser(phrases=phrases, pronunciations=pronunciations, threshold=threshold)
         self._rate = sample_rate  # Hz of what is in `_audio`
         self._audio = bytearray()  # int16 mono: the pre-roll, and the utterance while there is one
@@ -81,6 +91,7 @@ class EmbeddedSTT(Processor):
         self._quiet_from: int | None = None  # length of `_audio` when it fell quiet; None while there is voice
         self._early: _Utterance | None = None  # handed over although it may go on; None most of the time
         self._utterances: asyncio.Queue[_Utterance] = asyncio.Queue(MAX_UTTERANCES)
+        self._waits: deque[asyncio.TimerHandle] = deque()  # for the one in front, an utterance each, the oldest first
         self._task: asyncio.Task[None] | None = None  # recognises them one by one; None outside setup and cleanup
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
@@ -91,6 +102,8 @@ class EmbeddedSTT(Processor):
 
     async def cleanup(self) -> None:
         """End the task and let go of the recogniser; its process stays warm for other conversations."""
+        while self._waits:
+            self._waits.popleft().cancel()
         task, self._task = self._task, None
         if task is not None:
             await self.cancel_task(task)
@@ -111,7 +124,7 @@ class EmbeddedSTT(Processor):
             if len(self._audio) >= MAX_UTTERANCE_S * self._rate * 2:
                 logger.warning(f"{self}: speech goes on for {MAX_UTTERANCE_S:g} s; it is cut here")
                 self._on_voice()  # whatever was handed over early, this is longer
-                self._finish()
+                self._finish(0.0)
         elif len(self._audio) > self._preroll * 2:
             del self._audio[: -self._preroll]
         await self.push_frame(frame, direction)
@@ -120,6 +133,8 @@ class EmbeddedSTT(Processor):
     async def _on_speech(self, frame: VADUserStartedSpeakingFrame, direction: FrameDirection) -> None:
         if not self._is_hearing:
             self._is_hearing = True
+            if self._standby is not None:
+                self._standby.on_started()
             self._quiet_from = None
             del self._audio[: -self._preroll]
             voiced_ms = frame.metadata.get("speech_ms", frame.start_secs * 1000)
@@ -131,7 +146,7 @@ class EmbeddedSTT(Processor):
         if self._is_hearing:
             if frame.confidence >= QUIET_BELOW:
                 self._on_voice()
-            else:
+            elif self._standby is None or not self._standby.wait_s:
                 self._on_quiet()
         await self.push_frame(frame, direction)
 
@@ -159,6 +174,12 @@ class EmbeddedSTT(Processor):
             self._is_hearing = False
             self._finish(silence_ms)
 
+    @consumes(TranscriptionFrame, InterimTranscriptionFrame)
+    async def _on_words(self, frame: Any, direction: FrameDirection) -> None:
+        is_final = isinstance(frame, TranscriptionFrame)
+        if self._standby is None or self._standby.on_words(is_final=is_final):
+            await self.push_frame(frame, direction)
+
     # -- the recogniser ----------------------------------------------------------------------------------------
 
     @property
@@ -170,18 +191,37 @@ class EmbeddedSTT(Processor):
         voiced_ms = max(0.0, (len(pcm) - self._voice_from) * 500 / self._rate - silence_ms)
         return _Utterance(pcm, self._rate, voiced_ms, asyncio.get_running_loop().create_future())
 
-    def _finish(self, silence_ms: float = 0.0) -> None:
+    def _finish(self, silence_ms: float) -> None:
         """Hand the utterance over, or say that the early one was all of it; the next one begins."""
-        utterance, self._early = self._early, None
-        if utterance is None:
-            utterance = self._utterance(silence_ms)
-            if self._utterances.full():
-                self._utterances.get_nowait()
-                logger.error(f"{self}: {MAX_UTTERANCES} utterances wait for the recogniser; the oldest is dropped")
-            self._utterances.put_nowait(utterance)
-        utterance.is_wanted.set_result(True)
+        wait_s = 0.0 if self._standby is None else self._standby.wait_s
+        if wait_s:
+            self._on_voice()  # handed over early when the one in front was down
+            self._wait_and_stand_in(self._utterance(silence_ms), wait_s)
+        elif self._early is not None:
+            self._early.is_wanted.set_result(True)
+            self._early = None
+        else:
+            self._hand_over(self._utterance(silence_ms))
         self._audio.clear()
         self._voice_from = 0
+
+    def _hand_over(self, utterance: _Utterance) -> None:
+        if self._utterances.full():
+            self._utterances.get_nowait()
+            logger.error(f"{self}: {MAX_UTTERANCES} utterances wait for the recogniser; the oldest is dropped")
+        utterance.is_wanted.set_result(True)
+        self._utterances.put_nowait(utterance)
+
+    def _wait_and_stand_in(self, utterance: _Utterance, wait_s: float) -> None:
+        assert self._standby is not None
+        standby, number = self._standby, self._standby.utterance
+
+        def is_over() -> None:
+            self._waits.popleft()
+            if standby.takes(number):
+                self._hand_over(utterance)
+
+        self._waits.append(asyncio.get_running_loop().call_later(wait_s, is_over))
 
     async def _run(self) -> None:
         try:
@@ -211,6 +251,8 @@ class EmbeddedSTT(Processor):
 
     async def _tell(self, utterance: _Utterance, heard: Recognition) -> None:
         logger.debug(f"{self}: {heard.best_guess!r} scores {heard.score:.5f}")
+        if not heard.text and self._standby is not None and self._standby.wait_s:
+            return  # the one in front works, and has heard nothing either
         if not heard.text:
             frame = UnrecognizedSpeechFrame(voiced_ms=utterance.voiced_ms, likeness=heard.likeness)
             await self.push_frame(frame)

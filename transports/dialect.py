@@ -18,7 +18,11 @@ class Dialect(Protocol):
     """Spells what the server says, and reads what the client says."""
 
     subprotocol: str  # its name in the WebSocket handshake
-    audio_type: type[str] | type[bytes]  # which kind of message carries audio, and so comes all the time
+
+    @property
+    def audio_type(self) -> type[str] | type[bytes]:
+        """Which kind of message carries audio, and so comes all the time."""
+        ...
 
     def decode(self, message: str | bytes) -> ClientMessage | bytes:
         """A control message, or PCM16 audio. Raises `ProtocolError`."""

@@ -23,11 +23,11 @@ class MemoryWire:
         self.reply_from_ms = 0.0  # of that, before the newest reply
         self._waiting: list[tuple[asyncio.Future[None], bool]] = []  # who waits for the next message, or also for audio
 
-    def send_audio(self, pcm: Any) -> None:
+    def send_audio(self, chunk: Any) -> None:
         """Keep one chunk."""
-        self.audio.append((self._now(), pcm))
-        self.log.append(("audio", pcm))
-        self.audio_ms += len(pcm) / 2 / self.sample_rate * 1000
+        self.audio.append((self._now(), chunk))
+        self.log.append(("audio", chunk))
+        self.audio_ms += len(chunk) / 2 / self.sample_rate * 1000
         del self.audio[:-MAX_MESSAGES]
         self._wake(is_audio=True)
 
