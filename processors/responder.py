@@ -298,9 +298,9 @@ class Responder(Processor):
         if (watch := self._timer.watch) is not None and (downstream := self._downstream) is not None:
             if frame.processor in downstream.llms and self._streaming() is watch:
                 self._has_llm_error = True
-            elif downstream.speaks(frame.processor, is_second=watch.has_second_voice):
-                if watch.is_handed and not is_voiced(watch, self.conductor):
-                    await self._voice_failed(watch, "the voice failed")
+            is_voice = downstream.speaks(frame.processor, is_second=watch.has_second_voice)
+            if is_voice and watch.is_handed and not is_voiced(watch, self.conductor):
+                await self._voice_failed(watch, "the voice failed")
         await self.push_frame(frame, direction)
 
     def _on_due(self, watch: ReplyWatch, what: Overdue) -> None:
