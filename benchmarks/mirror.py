@@ -3,13 +3,13 @@
     python benchmarks/mirror.py [--seconds 10] [--sessions 1000] [--outages all|none|KIND ...] [--outage-s 8] [--seed 1]
 
 One run on one machine and one Redis (the embedded one behind a Unix socket, AOF every second):
- cost      one transition on the pipeline's side: machine, record, mirror, metrics, callbacks, log note, and the two
-           `StateChangedFrame`s made and pushed. Beside it the floor (setting one attribute), the mirror's share
-           (`update()`), the same with every processor of the assistant hearing of it and the client's JSON written,
-           the same once per round of the event loop (its system call leaves the caches cold; after a sleep they are
-           colder still, see the other parts), what the log line takes afterwards, and the baseline: awaiting HSET +
-           EXPIRE for each change, in one round trip, as an orchestrator without a mirror does. INFO lines are written
-           to /dev/null.
+ cost      one transition on the pipeline's side: machine, record, mirror, metrics, callbacks, log note, and the
+           `StateChangedFrame` made and pushed both ways. Beside it the floor (setting one attribute), the mirror's
+           share (`update()`), the same with every processor of the assistant hearing of it and the client's JSON
+           written, the same once per round of the event loop (its system call leaves the caches cold; after a sleep
+           they are colder still, see the other parts), what the log line takes afterwards, and the baseline: awaiting
+           HSET + EXPIRE for each change, in one round trip, as an orchestrator without a mirror does. INFO lines are
+           written to /dev/null.
  lag       `--sessions` conversations with one transition a second each, at random instants, for `--seconds`: from
            the transition to the moment when the store's reply for it is here.
  outages   100 conversations before, during and after 8 s of each kind: the server killed, frozen (SIGSTOP), 200 ms

@@ -23,7 +23,8 @@ CALLBACK_S = 5.0  # how long one async callback may take
 class TransitionCallbacks:
     """Sync callbacks run in the step, async ones in a task, one after the other. One that raises is logged."""
 
-    def __init__(self) -> None:
+    def __init__(self, spawn: Spawn) -> None:
+        self._spawn = spawn  # starts the task that runs async callbacks
         self._callbacks: dict[State, list[Callback]] = {}  # state -> who wants to know that it is entered
         self._waiting: deque[Awaitable[None]] = deque()  # async calls not begun
         self._runner: asyncio.Task[None] | None = None  # runs them; None while none waits
@@ -38,8 +39,8 @@ class TransitionCallbacks:
 
         return decorate
 
-    def call(self, state: State, fields: ConversationFields, spawn: Spawn) -> None:
-        """Call whoever wants to know of `state`; async ones later, in a task that `spawn` starts."""
+    def call(self, state: State, fields: ConversationFields) -> None:
+        """Call whoever wants to know of `state`; async ones later, in a task."""
         for callback in self._callbacks.get(state, ()):
             try:
                 result = callback(fields)
@@ -47,7 +48,7 @@ class TransitionCallbacks:
                 logger.error("a callback for {} failed: {!r}", state, error)
                 continue
             if inspect.isawaitable(result):
-                self._call_later(result, spawn)
+                self._call_later(result)
 
     def close(self) -> None:
         """Give up what waits and what runs. Idempotent."""
@@ -57,14 +58,14 @@ class TransitionCallbacks:
             self._runner.cancel()
             self._runner = None
 
-    def _call_later(self, call: Awaitable[None], spawn: Spawn) -> None:
+    def _call_later(self, call: Awaitable[None]) -> None:
         if len(self._waiting) >= MAX_WAITING:
             _discard(call)
             logger.warning("{} async callbacks wait; one more is dropped", MAX_WAITING)
             return
         self._waiting.append(call)
         if self._runner is None or self._runner.done():
-            self._runner = spawn(self._run(), "callbacks")
+            self._runner = self._spawn(self._run(), "callbacks")
 
     async def _run(self) -> None:
         while self._waiting:

@@ -73,7 +73,7 @@ class StateTracker(Processor):
         self._waterfall = Waterfall()  # the instants of this turn
         self._last_breakdown: dict[str, float] = {}  # of the last finished turn
         self._cut = TurnMeasuredFrame()  # of the last turn that was cut
-        self._callbacks = TransitionCallbacks()  # whom else it concerns
+        self._callbacks = TransitionCallbacks(self.create_task)  # whom else it concerns
         self._twins = Twins()  # of broadcasts
         self._stock = StockSignals()  # reads Pipecat's frames
         self._is_stock = False  # nobody upstream makes turns of words: go by Pipecat's frames
@@ -375,19 +375,18 @@ class StateTracker(Processor):
         fields = record.fields
         fields.state = move.state
         fields.timestamps[move.timestamp] = at
-        line = LogLine(move.previous, move.state, move.trigger, fields.turn_id, at)
-        record.changed(line, flush=move.is_urgent)
-        move.counter.inc()
+        record.changed(LogLine(move.previous, move.state, move.trigger, fields.turn_id, at), flush=move.is_urgent)
+        move.count += 1
         info_later(move.line, record.session_id)
-        self._callbacks.call(state, fields, self.create_task)
+        self._callbacks.call(state, fields)
         await self._tell(move.previous, move.state, move.trigger)
 
     async def _tell(self, previous: str, state: str, trigger: str) -> None:
-        told = (previous, state, trigger, self.record.fields.turn_id, tuple(self.record.fields.text_buffer))
-        down, up = StateChangedFrame(*told), StateChangedFrame(*told)  # twins, as `broadcast_frame` makes
-        down.broadcast_sibling_id, up.broadcast_sibling_id = up.id, down.id
-        await self.push_frame(down)
-        await self.push_frame(up, FrameDirection.UPSTREAM)
+        # One frame for both ways, not a pair as `broadcast_frame` makes: nobody may change it, and a frame is 1 us.
+        fields = self.record.fields
+        frame = StateChangedFrame(previous, state, trigger, fields.turn_id, tuple(fields.text_buffer))
+        await self.push_frame(frame)
+        await self.push_frame(frame, FrameDirection.UPSTREAM)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

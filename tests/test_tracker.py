@@ -188,11 +188,11 @@ def test_the_second_of_two_broadcast_interruptions_does_not_cut_the_next_turn() 
     assert Bench().run(script).tracker.state is State.THINKING
 
 
-def test_a_state_goes_both_ways_with_one_pair_of_twins_per_move() -> None:
+def test_a_state_goes_both_ways_with_one_frame_per_move() -> None:
     bench = Bench().run(lambda b: b.down(*turn()))
     down, up = bench.after.of(StateChangedFrame), bench.before.of(StateChangedFrame)
     assert [(d.previous, d.state) for d in down] == [("idle", "listening"), ("listening", "thinking")]
-    assert [d.id for d in down] == [u.broadcast_sibling_id for u in up]
+    assert [d.id for d in down] == [u.id for u in up]
 
 
 def test_a_barge_in_empties_what_the_contract_says() -> None:
