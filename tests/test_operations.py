@@ -24,6 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.transports import WebSocketServer
+from leibniz_voice.transports.limits import Limits
 from leibniz_voice.transports.peers import add_up
 from leibniz_voice.transports.tokens import TokenKey
 from leibniz_voice.transports.watchdog import Watchdog
@@ -127,6 +128,22 @@ def test_a_server_with_room_is_ready() -> None:
             assert status == 200
             assert re.search(r"^leibniz_uptime_seconds \d", metrics, re.M)
             assert json.loads((await get(f"{base}/health"))[1])["uptime_seconds"] >= 0
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_full_or_stood_still_is_not_ready() -> None:
+    async def main() -> None:
+        async with WebSocketServer(ECHO.build, port=0, limits=Limits(connections=1)) as server:
+            page = server.address.replace("ws://", "http://").replace("/orchestrate", "/ready")
+            async with connect(f"{server.address}?session_id=s1") as socket:
+                await ready(socket)
+                assert await get(page) == (503, "full\n")
+            await asyncio.sleep(0.1)
+            assert await get(page) == (200, "ready\n")
+            time.sleep(0.6)  # noqa: ASYNC251 - this is what is to be noticed
+            await asyncio.sleep(0.1)
+            assert await get(page) == (503, "overloaded\n")
 
     asyncio.run(main())
 
