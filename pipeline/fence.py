@@ -11,7 +11,14 @@ was born after the interruption is the new reply's, and the rest is stale.
 
 from __future__ import annotations
 
+from prometheus_client import Counter
+
 from .voices import Minted
+
+DROPPED = Counter(
+    "leibniz_stale_frames", "Frames dropped at the gate: of a reply that was cut, or of nobody's", ["kind"]
+)
+_STALE, _UNKNOWN = DROPPED.labels("cut"), DROPPED.labels("unknown")
 
 
 class Fence:
@@ -43,6 +50,7 @@ class Fence:
         if turn_id > self.stale_upto:
             return True
         self.stale_frames += 1
+        _STALE.inc()
         return False
 
     def passes_unlabelled(self) -> bool:
@@ -57,6 +65,7 @@ class Fence:
             if not (self.stale_upto or self._cut_born):
                 return True
             self.unknown_frames += 1
+            _UNKNOWN.inc()
             return False
         return self.passes(minted.turn_id) if minted.turn_id else self._passes_born(minted.birth)
 
@@ -64,4 +73,5 @@ class Fence:
         if born > self._cut_born or not self._cut_born:
             return True
         self.stale_frames += 1
+        _STALE.inc()
         return False

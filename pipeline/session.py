@@ -12,6 +12,7 @@ from pipecat.observers.base_observer import BaseObserver
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.workers.runner import WorkerRunner
+from prometheus_client import Counter
 
 from .errors import LeibnizError
 from .pipeline import Pipeline
@@ -22,6 +23,7 @@ START_S = 10.0  # every processor set up and started
 END_S = 10.0  # an EndFrame through the whole pipeline
 CANCEL_S = 1.0  # a CancelFrame likewise, then the clean-up
 
+ERRORS = Counter("leibniz_errors", "Errors that processors have reported, by their class", ["processor"])
 Build = Callable[["Session"], "Pipeline | Awaitable[Pipeline]"]
 
 
@@ -75,12 +77,16 @@ class Session:
         async def on_started(*_: Any) -> None:
             started.set()
 
+        async def count(_: Any, frame: ErrorFrame) -> None:
+            ERRORS.labels(type(frame.processor).__name__ if frame.processor else "").inc()
+
         async def on_error(_: Any, frame: ErrorFrame) -> None:
             errors.append(frame)
             failed.set()
 
         self._worker.add_event_handler("on_pipeline_started", on_started)
         self._worker.add_event_handler("on_pipeline_error", on_error)
+        self._worker.add_event_handler("on_pipeline_error", count)
         try:
             runner = WorkerRunner(handle_sigint=False)
             await runner.add_workers(self._worker)
