@@ -23,6 +23,10 @@ PIPECAT_PATH = "/pipecat"  # protobuf and RTVI, for Pipecat's own clients
 TWILIO_PATH = "/twilio"  # media streams; the session is named in their first message
 _CONSOLE = files(__package__ or __name__) / "console"
 _SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'",
+    "Permissions-Policy": "microphone=(self)",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
