@@ -16,6 +16,7 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BOT = Path(__file__).parents[1] / "bots" / "assistant.py"
 START_S = 30.0
+INSECURE_HOST = "console.test"  # to the browser: this machine, by a name that makes no secure context
 
 marks = [
     pytest.mark.slow,
@@ -31,10 +32,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(folder: Path, bot: Path = BOT, *, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The http address of `leibniz serve BOT`, whose files and log go to `folder`."""
-    port = free_port()
-    log = (folder / "stderr").open("w+")
+def served(
+    folder: Path, bot: Path = BOT, *, environment: Mapping[str, str] | None = None, port: int = 0
+) -> Iterator[str]:
+    """The http address of `leibniz serve BOT`, whose files and log go to `folder`; on any free port for 0."""
+    port = port or free_port()
+    log = (folder / "stderr").open("a+")
     command = [sys.executable, "-m", "leibniz_voice.bots.cli.main", "serve", str(bot), "--port", str(port)]
     server = subprocess.Popen(
         command,
@@ -72,6 +75,35 @@ def speak(text: str, file: Path, *, rate: int = 48_000, before_s: float = 0.0, a
     return file
 
 
+def conversation(file: Path, *said: tuple[float, str], after_s: float = 20.0) -> Path:
+    """Write several sayings, each with the quiet before it in seconds, in a voice that is not the bot's."""
+    parts = []
+    for number, (before_s, text) in enumerate(said):
+        spoken, part = (file.with_suffix(f".{number}{kind}.wav") for kind in ("spoken", ""))
+        subprocess.run(["flite", "-voice", "slt", "-t", text, "-o", spoken], check=True)
+        convert = [
+            "sox",
+            spoken,
+            "-r",
+            "48000",
+            "-c",
+            "1",
+            "-b",
+            "16",
+            part,
+            "gain",
+            "-n",
+            "-3",
+            "pad",
+            str(before_s),
+            "0",
+        ]
+        subprocess.run(convert, check=True)
+        parts.append(part)
+    subprocess.run(["sox", *parts, file, "pad", "0", str(after_s)], check=True)
+    return file
+
+
 def flags(microphone_wav: Path) -> list[str]:
     """Chromium's flags for a microphone that plays a file once, from the moment it is opened."""
     return [
@@ -81,4 +113,5 @@ def flags(microphone_wav: Path) -> list[str]:
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={microphone_wav}%noloop",
         "--autoplay-policy=no-user-gesture-required",
+        f"--host-resolver-rules=MAP {INSECURE_HOST} 127.0.0.1",
     ]

@@ -2,6 +2,10 @@
 
 const here = (name) => new URL(name, import.meta.url).href;
 
+export const INSECURE =
+  `Browsers give microphone and sound only to a secure context, and ${location.origin} is none: ` +
+  "open this page by https, or on the server's machine at 127.0.0.1. Typing works here.";
+
 const MIC_ERRORS = {
   NotAllowedError: "The microphone is blocked. Allow it in the browser's site settings, then turn it on again.",
   NotFoundError: "No microphone was found. Plug one in, or type your question.",
@@ -21,14 +25,12 @@ export class Microphone {
     return this.stream !== null;
   }
 
-  /** Throws an Error whose message is for people. */
-  async start() {
-    if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Error("Browsers allow the microphone on https or 127.0.0.1 only. Open this page there, or type.");
-    }
+  /** Throws an Error whose message is for people. Noise suppression stays off: it takes much of who interrupts the bot. */
+  async start({ cancelsEcho }) {
+    if (!navigator.mediaDevices?.getUserMedia) throw new Error(INSECURE);
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({
-        audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 },
+        audio: { echoCancellation: cancelsEcho, noiseSuppression: false, autoGainControl: cancelsEcho, channelCount: 1 },
       });
       this.context = new AudioContext();
       await this.context.audioWorklet.addModule(here("capture.worklet.js"));
@@ -53,7 +55,10 @@ export class Microphone {
   }
 }
 
-/** Plays PCM16 chunks. `onPosition(playedMs, isCut)` comes every 100 ms, counted from `begin()`, and with a `drop()`. */
+/**
+ * Plays PCM16 chunks. `onPosition({playedMs, isSounding, isCut})` comes every 100 ms, counted from `begin()`, when the
+ * sound starts or stops, and with a `drop()`.
+ */
 export class Player {
   constructor(onPosition) {
     this.onPosition = onPosition;
@@ -65,13 +70,14 @@ export class Player {
   /** Be ready for audio at this rate. */
   async open(rate) {
     if (this.rate === rate) return;
+    if (!window.isSecureContext) throw new Error(INSECURE);
     this.rate = rate;
     await this.context?.close();
     this.node = null;
     this.context = new AudioContext({ sampleRate: rate, latencyHint: "interactive" });
     await this.context.audioWorklet.addModule(here("player.worklet.js"));
     const node = new AudioWorkletNode(this.context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
-    node.port.onmessage = ({ data }) => this.onPosition((data.played / rate) * 1000, data.isCut);
+    node.port.onmessage = ({ data }) => this.onPosition({ ...data, playedMs: (data.played / rate) * 1000 });
     node.connect(this.context.destination);
     this.node = node;
   }
@@ -86,7 +92,7 @@ export class Player {
   }
 
   push(pcm) {
-    this.node?.port.postMessage(pcm, [pcm]);
+    this.node?.port.postMessage(pcm); // a copy: the recording keeps this one
   }
 
   begin() {

@@ -1,18 +1,33 @@
 // The page: what the server says becomes what people see, and what people do becomes messages.
 
-import { Microphone, Player } from "./audio.js";
+import { INSECURE, Microphone, Player } from "./audio.js";
+import { $, set, setText } from "./dom.js";
+import { Events } from "./events.js";
+import { Latency } from "./latency.js";
 import { Link } from "./link.js";
-import { Transcript, showEvent, showLatency } from "./view.js";
+import { Machine } from "./machine.js";
+import { Recording, download } from "./recording.js";
+import { Timeline } from "./timeline.js";
+import { Transcript } from "./transcript.js";
+import { Turns } from "./turns.js";
 
 const ACK_MS = 200;
-const $ = (id) => document.getElementById(id);
+const RATE = 16000; // both ways, as `hello` asks for
+const SILENT = "The browser keeps this page silent until you click or press a key.";
+const now = () => performance.now();
 
 const transcript = new Transcript($("transcript"), $("empty"));
+const machine = new Machine($("machine"), $("move"));
+const events = new Events();
+const latency = new Latency();
+const recording = new Recording(now);
+const turns = new Turns(() => timeline.changed());
+const timeline = new Timeline(turns);
 const call = {
   state: "idle",
   turn: 0, // the turn whose reply may be heard; 0 before the first
   isOpenForAudio: false, // between `response_ready` and `interrupted`
-  thoughtAt: 0, // when thinking began, performance.now(); 0 when its reply is audible already
+  thoughtAt: 0, // when thinking began; 0 when its reply is audible already
   acked: -1, // the last position that was acknowledged, ms
   ackedAt: 0,
 };
@@ -21,17 +36,18 @@ const call = {
 
 const handlers = {
   ready(message) {
-    $("replies").textContent = message.turn_number;
-    setState("idle");
-    player.open(message.out_sample_rate).then(hintIfLocked, (error) => notice(`No sound: ${error.message}`));
+    setText($("replies"), String(message.turn_number));
+    stand("idle", message.resumed ? "resumed" : "connected");
+    player.open(message.out_sample_rate).then(hintIfLocked, (error) => notice(error.message));
   },
   state_update(message) {
     const before = call.state;
     transcript.words(message, before);
-    setState(message.state);
-    if (message.state === "thinking" && before !== "thinking") call.thoughtAt = performance.now();
+    if (message.state !== before) machine.move(message.state, message.trigger);
+    enter(message.state);
+    if (message.state === "thinking" && before !== "thinking") call.thoughtAt = now();
     if (message.state === "idle") transcript.settle();
-    if (message.trigger === "tts_complete") $("replies").textContent = Number($("replies").textContent) + 1;
+    if (message.trigger === "tts_complete") setText($("replies"), String(Number($("replies").textContent) + 1));
   },
   response_ready(message) {
     Object.assign(call, { turn: message.turn, isOpenForAudio: true, acked: -1 });
@@ -52,87 +68,92 @@ const handlers = {
     player.drop();
     call.isOpenForAudio = false;
     setPaused(false, message.turn);
-    flash("interrupt");
     transcript.cut(message.turn);
   },
-  turn: (message) => showLatency(message),
+  turn(message) {
+    latency.add(message);
+    transcript.measured(message);
+  },
   pong() {},
   error: (message) => notice(`The server refused a message: ${message.message}`),
 };
 
 function onMessage(message) {
-  showEvent("in", message);
+  recording.message("to_user", message);
+  events.add("in", message);
+  turns.message(message, now());
   handlers[message.type]?.(message);
 }
 
 function onAudio(pcm) {
+  recording.audio("to_user", pcm, RATE);
   if (!call.isOpenForAudio) return; // what was on its way when the reply was cut
+  turns.chunk(call.turn, now(), pcm.byteLength / 2 / (RATE / 1000));
   if (call.thoughtAt) {
-    transcript.firstAudio(call.turn, performance.now() - call.thoughtAt);
+    transcript.firstAudio(call.turn, now() - call.thoughtAt);
     call.thoughtAt = 0;
   }
   player.push(pcm);
 }
 
-function onPosition(playedMs, isCut) {
+function onPosition({ playedMs, isSounding, isCut }) {
   transcript.heard(call.turn, playedMs);
-  const now = performance.now();
-  if (playedMs <= call.acked || (!isCut && (!call.isOpenForAudio || now - call.ackedAt < ACK_MS * 0.9))) return;
+  turns.played(call.turn, { playedMs, isSounding, at: now() });
+  if (playedMs <= call.acked || (!isCut && (!call.isOpenForAudio || now() - call.ackedAt < ACK_MS * 0.9))) return;
   call.acked = playedMs;
-  call.ackedAt = now;
+  call.ackedAt = now();
   link.send({ type: "ack", turn: call.turn, played_ms: Math.round(playedMs) });
 }
 
 // ------------------------------------------------------------------------------------------------ what is shown
 
-function setState(state) {
-  if (state === "interrupt") flash(state);
-  else call.state = state;
-  for (const chip of $("states").children) {
-    const isOn = chip.dataset.state === call.state;
-    chip.classList.toggle("on", isOn || chip.classList.contains("flash"));
-    if (isOn) chip.setAttribute("aria-current", "step");
-    else chip.removeAttribute("aria-current");
-  }
-  document.body.dataset.state = call.state;
-  $("stop").disabled = call.state !== "thinking" && call.state !== "speaking";
+function enter(state) {
+  call.state = state;
+  document.body.dataset.state = state;
+  $("stop").disabled = state !== "thinking" && state !== "speaking";
 }
 
-// `interrupt` lasts for one step; people need a moment longer to see it.
-function flash(state) {
-  const chip = $("states").querySelector(`[data-state="${state}"]`);
-  chip.classList.add("flash", "on");
-  clearTimeout(flash.timer);
-  flash.timer = setTimeout(() => chip.classList.remove("flash", "on"), 1200);
+function stand(state, why) {
+  enter(state);
+  machine.stand(state, why);
 }
 
 function setPaused(isPaused, turn) {
-  $("states").classList.toggle("paused", isPaused);
+  machine.paused(isPaused);
   transcript.paused(turn, isPaused);
 }
 
-function notice(text) {
-  $("notice-text").textContent = text;
+function notice(text, { needsToken = false } = {}) {
+  setText($("notice-text"), text);
   $("notice").hidden = !text;
+  $("token-form").hidden = !needsToken;
+  $("notice-close").hidden = needsToken;
 }
 
 function hintIfLocked() {
-  if (player.isLocked) notice("The browser keeps this page silent until you click or press a key.");
-  else if ($("notice-text").textContent.startsWith("The browser keeps")) notice("");
+  if (player.isLocked) notice(SILENT);
+  else if ($("notice-text").textContent === SILENT) notice("");
 }
 
-function onStatus(name, text, reason = "") {
-  $("connection").dataset.status = name;
-  $("connection").textContent = text;
+function onStatus({ name, text, reason = "", needsToken = false, isDetail = false }) {
+  set($("connection"), { "data-status": name });
+  setText($("connection"), text);
   if (name === "open") notice("");
-  if (name === "failed" || name === "closed") {
-    player.drop();
-    call.isOpenForAudio = false;
-    setPaused(false, call.turn);
-    setState("idle");
-    notice(reason);
-    showEvent("note", { type: "closed", reason });
-  }
+  if (name !== "failed" && name !== "closed") return;
+  notice(reason, { needsToken });
+  if (needsToken) $("token").focus();
+  if (isDetail) return;
+  events.add("note", { type: "closed", reason });
+  player.drop();
+  call.isOpenForAudio = false;
+  setPaused(false, call.turn);
+  turns.lost(now());
+  stand("idle", "not connected");
+}
+
+function showRecorded() {
+  const whole = Math.floor(recording.lengthMs / 1000);
+  setText($("recorded"), `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`);
 }
 
 // ------------------------------------------------------------------------------------------------ from the people
@@ -141,7 +162,7 @@ async function toggleMicrophone() {
   if (microphone.isOn) microphone.stop();
   else {
     try {
-      await microphone.start();
+      await microphone.start({ cancelsEcho: !$("headphones").checked });
       notice("");
       if (!link.isOpen) link.connect();
     } catch (error) {
@@ -152,13 +173,13 @@ async function toggleMicrophone() {
 }
 
 function showMicrophone() {
-  $("mic").setAttribute("aria-pressed", String(microphone.isOn));
-  $("mic-label").textContent = microphone.isOn ? "Microphone on" : "Microphone";
+  set($("mic"), { "aria-pressed": String(microphone.isOn) });
   if (!microphone.isOn) $("level").style.height = "0";
 }
 
 function onChunk(pcm, level) {
-  link.sendAudio(pcm);
+  if (link.sendAudio(pcm)) recording.audio("to_bot", pcm, RATE);
+  turns.level(level, now());
   // -60 dB is an empty bar, -6 dB a full one.
   $("level").style.height = `${Math.max(0, Math.min(100, (20 * Math.log10(level + 1e-6) + 60) / 0.54))}%`;
 }
@@ -173,16 +194,25 @@ function ask(event) {
   if (!text) return;
   $("question").value = "";
   interrupt(); // a typed question while the bot talks is a barge-in too
+  turns.typed(now());
   link.send({ type: "stt_fragment", text, is_final: true }, { patient: true });
   link.send({ type: "vad_end" }, { patient: true });
 }
 
-const link = new Link({
-  status: onStatus,
-  message: onMessage,
-  audio: onAudio,
-  sent: (message) => message.type !== "ack" && message.type !== "ping" && showEvent("out", message),
-});
+function giveToken(event) {
+  event.preventDefault();
+  const token = $("token").value.trim();
+  if (!token) return;
+  $("token").value = "";
+  link.connectWith(token);
+}
+
+function onSent(message) {
+  recording.message("to_bot", message);
+  events.add("out", message);
+}
+
+const link = new Link({ status: onStatus, message: onMessage, audio: onAudio, sent: onSent });
 const player = new Player(onPosition);
 const microphone = new Microphone(onChunk);
 microphone.onEnded = () => {
@@ -190,11 +220,19 @@ microphone.onEnded = () => {
   notice("The microphone was disconnected.");
 };
 
-$("session").textContent = link.id;
+setText($("session"), link.id);
+setText($("token-session"), link.id);
 $("mic").addEventListener("click", toggleMicrophone);
+$("headphones").addEventListener("change", async () => {
+  if (!microphone.isOn) return;
+  microphone.stop();
+  await toggleMicrophone();
+});
 $("ask").addEventListener("submit", ask);
+$("token-form").addEventListener("submit", giveToken);
 $("stop").addEventListener("click", interrupt);
 $("reconnect").addEventListener("click", () => link.connect());
+$("download").addEventListener("click", async () => download(await recording.file(link.id)));
 $("notice-close").addEventListener("click", () => notice(""));
 document.addEventListener("keydown", (event) => event.key === "Escape" && interrupt());
 for (const kind of ["pointerdown", "keydown"]) {
@@ -203,5 +241,7 @@ for (const kind of ["pointerdown", "keydown"]) {
     setTimeout(hintIfLocked, 100);
   });
 }
-setState("idle");
+setInterval(showRecorded, 1000);
+stand("idle", "not connected");
+if (!window.isSecureContext) set($("mic"), { title: INSECURE });
 link.connect();

@@ -1,5 +1,5 @@
 // The bot's voice: a ring buffer that starts, holds and drops at once. Its context runs at the voice's own rate.
-// Takes ArrayBuffers of PCM16, and "begin" "pause" "resume" "drop". Posts {played, waiting, isCut} in samples of this reply.
+// Takes ArrayBuffers of PCM16, and "begin" "pause" "resume" "drop". Posts {played, isSounding, isCut}: samples of this reply.
 
 const START_S = 0.04; // audio that gathers before a start, against jitter
 const PATIENCE_S = 0.06; // after this long whatever there is starts: the last words of a reply may be short
@@ -19,6 +19,7 @@ class Player extends AudioWorkletProcessor {
     this.waited = 0; // samples since audio began to gather
     this.last = 0; // the last sample that sounded, to fade from
     this.sinceReport = 0;
+    this.sounded = false; // in the last report
     this.port.onmessage = ({ data }) => (typeof data === "string" ? this[data]() : this.write(new Int16Array(data)));
   }
 
@@ -72,13 +73,18 @@ class Player extends AudioWorkletProcessor {
 
   report(quantum) {
     this.sinceReport += quantum;
-    if (this.sinceReport < REPORT_S * sampleRate) return;
-    this.sinceReport = 0;
+    if (this.sinceReport < REPORT_S * sampleRate && this.sounded === this.isSounding) return;
     this.post(false);
   }
 
+  get isSounding() {
+    return this.running && !this.paused;
+  }
+
   post(isCut) {
-    this.port.postMessage({ played: Math.max(0, this.played - this.base), waiting: this.written - this.played, isCut });
+    this.sinceReport = 0;
+    this.sounded = this.isSounding && !isCut;
+    this.port.postMessage({ played: Math.max(0, this.played - this.base), isSounding: this.sounded, isCut });
   }
 }
 
