@@ -13,7 +13,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from leibniz_voice.bots.assistant import build as assistant
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.frames import UserTurnFrame
+from leibniz_voice.pipeline.frames import BargeInFrame, UserTurnFrame
 from leibniz_voice.pipeline.testing import Call, CallError, Heard, ScriptedSTT, ScriptedVoice
 from leibniz_voice.pipeline.testing.audio import level, silence, speech_like, tone
 from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
@@ -101,8 +101,27 @@ def test_noise_pauses_the_bot_and_it_goes_on():
 def test_a_reply_without_the_words_is_an_error_that_shows_it():
     with Call(parrot()) as call:
         call.user_says("monday")
-        with pytest.raises(CallError, match="does not contain 'Friday': 'You said monday"):
+        with pytest.raises(CallError, match="does not contain 'Friday': 'You said monday") as failed:
             call.wait_for_reply(contains="Friday")
+    assert "turn 1  you  monday" in str(failed.value)  # the timeline
+
+
+def test_the_recording_tells_states_turns_latencies_what_was_heard_and_frames():
+    with Call(parrot()) as call:
+        call.user_says("one")
+        call.user_interrupts("two", after_s=0.6)
+        call.wait_for_reply()
+    recording = call.recording
+    assert recording.states == call.states
+    assert [(turn.user, turn.interrupted, turn.complete) for turn in recording.turns] == [
+        ("one", True, False),
+        ("two", False, True),
+    ]
+    assert recording.turns[1].heard == "You said two. That is all I know."
+    assert recording.latencies[2]["TTS Complete"] == 2000
+    (cut,) = recording.frames(BargeInFrame, processor="InterruptionGate", direction="upstream")
+    assert cut.fields["turn_id"] == 1
+    assert recording.is_whole
 
 
 def test_a_reply_that_never_comes_is_an_error_that_tells_the_states():

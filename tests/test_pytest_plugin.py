@@ -110,6 +110,30 @@ def test_options_of_the_command_line_go_before_those_of_the_file(user: pytest.Py
     result.stdout.fnmatch_lines(["*speech is 'loud'; it is one of auto, audio, words*"])
 
 
+def test_the_recording_is_that_of_the_call_and_a_failure_draws_its_timeline(user: pytest.Pytester) -> None:
+    user.makeini("[pytest]\nleibniz_bot = my_bot.py\n")
+    user.makepyfile(
+        """
+        def test_it(call, recording):
+            call.user_says("when are you open")
+            call.wait_for_reply()
+            assert recording.states[-1] == "idle"
+            assert recording.turns[0].user == "when are you open"
+            assert call.states == ["asleep"]
+
+        def test_an_error_of_the_call_itself_draws_it_once(call):
+            call.user_says("when are you open")
+            call.wait_for_reply(contains="Saturday")
+        """
+    )
+    result = user.runpytest_inprocess()
+    result.assert_outcomes(failed=2)
+    drawn = "\n".join(result.outlines)
+    assert drawn.count("timeline of call") == 1
+    assert drawn.count("time    |0 s") == 2
+    assert drawn.count("you  when are you open") == 2
+
+
 def test_virtual_time_runs_coroutines_one_after_the_other(virtual_time: VirtualTime) -> None:
     async def sleep() -> float:
         await asyncio.sleep(3600)

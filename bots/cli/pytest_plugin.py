@@ -1,22 +1,25 @@
-"""The pytest plugin: `call`, `virtual_time`, `real_redis`. Loaded by every pytest, so it imports nothing else.
+"""The pytest plugin: `call`, `recording`, `virtual_time`, `real_redis`. Every pytest loads it, so it imports nothing.
 
 @pytest.mark.bot("bots/assistant.py", speech="words")       # or once and for all, in the ini file: leibniz_bot
 def test_a_barge_in_is_answered(call):
     call.user_says("where is my order")
     call.user_interrupts("do you sell helmets", after_s=0.6)
     call.wait_for_reply(contains="helmets")
+
+A test that fails with a call among its variables draws the timeline of that call.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from ...pipeline.testing import Call, VirtualTime
+    from ...pipeline.testing import Call, Recording, VirtualTime
 
 MARKER = (
     "bot(file, build=None, **options): the bot that the fixture `call` talks to, by its file or its `build`; "
@@ -68,6 +71,12 @@ def call(request: pytest.FixtureRequest, bot: Callable[..., Any]) -> Iterator[Ca
 
 
 @pytest.fixture
+def recording(call: Call) -> Recording:
+    """What `call` has come to, whenever it is looked at."""
+    return call.recording
+
+
+@pytest.fixture
 def virtual_time() -> Iterator[VirtualTime]:
     """A loop on virtual time for plain code: `virtual_time.run(coroutine)`, `virtual_time.now`."""
     from ...pipeline.testing import VirtualTime
@@ -99,6 +108,23 @@ def real_redis(_redis_server: str) -> str:
         client.flushall()
         client.script_flush()
     return _redis_server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show the timelines of the calls that a failed test holds in its variables."""
+    report: Any = yield
+    kit: Any = sys.modules.get(f"{__package__.rsplit('.', 2)[0]}.pipeline.testing.outcome")
+    if report.failed and call.excinfo is not None and kit is not None:
+        report.sections += kit.timelines_in(call.excinfo.value)
+    return report
+
+
+@functools.cache
+def _load(path: str) -> Callable[..., Any]:
+    from .loading import load_bot
+
+    return load_bot(path).build
 
 
 @functools.cache

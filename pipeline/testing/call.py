@@ -24,8 +24,7 @@ from pipecat.frames.frames import Frame, InterimTranscriptionFrame, Transcriptio
 
 from ...transports import protocol
 from ...transports.endpoints import PIPELINE_RATE
-from ...transports.memory import MemoryTransport, MemoryWire
-from ..errors import LeibnizError
+from ...transports.memory import MemoryTransport
 from ..pipeline import Pipeline
 from ..record import ConversationRecord
 from ..session import Build, Session
@@ -33,6 +32,8 @@ from ..snapshot import ConversationFields
 from ..states import Event
 from .clock import VirtualTime, run_virtual
 from .microphone import Microphone
+from .outcome import CallError, Outcome
+from .recorder import Tape
 from .safety import Safety
 from .user import VOICE, User, check_way
 
@@ -41,34 +42,6 @@ T = TypeVar("T")
 
 WAIT_S = 30.0  # how long a script waits for something, in the loop's time
 LOOK_S = 0.005  # between two looks at a condition, and from an event to the script's next step
-
-
-class CallError(LeibnizError, AssertionError):
-    """Something that the script waits for did not happen; the message tells what did."""
-
-
-class Outcome:
-    """What came of a call, during it and after it."""
-
-    wire: MemoryWire  # what the client got
-    record: ConversationRecord  # the live conversation
-    session: Session  # its host
-
-    @property
-    def states(self) -> list[str]:
-        """Every state so far, in order, beginning with idle."""
-        updates = self.wire.of_type("state_update")
-        return ["idle", *(u["state"] for u in updates if u["trigger"] != "stt_fragment")]
-
-    @property
-    def replies(self) -> list[str]:
-        """The text of every reply, as far as it was known when it began, in order."""
-        return [message["text"] for message in self.wire.of_type("response_ready")]
-
-    def reply_text(self, turn_id: int) -> str:
-        """All that was said in reply to a turn, or is about to be."""
-        said = ("response_ready", "response_text")
-        return " ".join(m["text"] for _, m in self.wire.messages if m["type"] in said and m["turn"] == turn_id).strip()
 
 
 class AsyncCall(Outcome):
@@ -94,7 +67,8 @@ class AsyncCall(Outcome):
         self.input = transport.input  # the head of the pipeline
         self.record = ConversationRecord(session_id, fields=fields)
         self.session = Session(session_id, input=self.input, output=transport.output, record=self.record)
-        self._build = build
+        self.tape = Tape()
+        self._build = self.tape.records(build)
         self._safety = Safety() if is_checked else None  # None: nothing is judged
         self._is_over = False  # the line is gone
         self._way, self._voice = check_way(speech), voice  # of the user
@@ -149,7 +123,7 @@ class AsyncCall(Outcome):
             lambda: self._reply_s >= after_s or self._state != "speaking", "sound of the reply", of_audio=True
         )
         if self._state != "speaking":
-            raise CallError(f"the reply was over after {self._reply_s:.2f} s; it cannot be cut after {after_s:g} s")
+            self._fail(f"the reply was over after {self._reply_s:.2f} s; it cannot be cut after {after_s:g} s")
         await self.user_says(text, sound=sound)
 
     async def noise(
@@ -219,7 +193,7 @@ class AsyncCall(Outcome):
         assert self._replying is not None
         text, self._replying = self.reply_text(self._replying), None
         if contains.lower() not in text.lower():
-            raise CallError(f"the reply does not contain {contains!r}: {text!r}")
+            self._fail(f"the reply does not contain {contains!r}: {text!r}")
         return text
 
     async def until_state(self, state: str, *, timeout_s: float = WAIT_S) -> None:
@@ -243,7 +217,7 @@ class AsyncCall(Outcome):
         deadline = asyncio.get_running_loop().time() + timeout_s
         while not condition():
             if asyncio.get_running_loop().time() > deadline:
-                self._give_up(what, timeout_s)
+                self._fail(_missing(what, timeout_s))
             await asyncio.sleep(LOOK_S)
 
     async def _until_event(
@@ -257,7 +231,7 @@ class AsyncCall(Outcome):
                 while not condition():
                     await self.wire.arrival(of_audio=of_audio)
         except TimeoutError:
-            self._give_up(what, timeout_s)
+            self._fail(_missing(what, timeout_s))
         await asyncio.sleep(LOOK_S)  # what belongs to the same step comes with it
 
     @property
@@ -283,8 +257,12 @@ class AsyncCall(Outcome):
                     return True
         return False
 
-    def _give_up(self, what: str, timeout_s: float) -> None:
-        raise CallError(f"no {what} within {timeout_s:g} s; states so far: {' '.join(self.states)}") from None
+    def _fail(self, text: str) -> None:
+        raise CallError(f"{text}; states so far: {' '.join(self.states)}\n\n{self.timeline()}") from None
+
+
+def _missing(what: str, timeout_s: float) -> str:
+    return f"no {what} within {timeout_s:g} s"
 
 
 def _plain(
@@ -308,6 +286,7 @@ class Call(Outcome):
     def __init__(self, build: Build, *, grace_s: float = 0.0, **options: Any) -> None:
         self._call = AsyncCall(build, **options)  # the conversation, and the verbs
         self.wire, self.record, self.session = self._call.wire, self._call.record, self._call.session
+        self.tape = self._call.tape
         self._grace_s = grace_s
         self._closing = ExitStack()  # ends virtual time
         self._time: VirtualTime | None = None  # None before the start and after the end

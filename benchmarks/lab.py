@@ -1,0 +1,200 @@
+"""How fast conversations run offline, and whether they are the same each time.
+
+    python benchmarks/lab.py [--runs 100]
+
+1. A minute with scripted services (recogniser, intent, retrieval, LLM, voice): times real time, and the same each time.
+2. A minute with the whole assistant: real detector, recogniser and voice. What the models cost is the real time in
+   which virtual time stood still, waiting for their threads and processes; the rest is the pipeline's and the script's.
+3. A user's test of a barge-in, in parts.
+4. What the pytest plugin adds to the start of every pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+
+from loguru import logger
+
+logger.remove()
+warnings.simplefilter("ignore")
+
+from leibniz_voice.bots.assistant import build as assistant  # noqa: E402 - the log is silenced first
+from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session  # noqa: E402
+from leibniz_voice.pipeline.testing import (  # noqa: E402
+    AsyncCall,
+    Call,
+    Script,
+    ScriptedIntent,
+    ScriptedLLM,
+    ScriptedRetriever,
+    ScriptedSTT,
+    ScriptedTTS,
+    Step,
+    run_offline,
+)
+from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator  # noqa: E402
+
+BARGE_IN = """\
+def test_a_barge_in_is_answered():
+    with Call(build) as call:
+        call.user_says("when are you open")
+        call.user_interrupts("and on sunday", after_s=0.6)
+        call.wait_for_reply()
+    assert call.states.count("interrupt") == 1
+"""
+
+
+def build(session: Session) -> Pipeline:
+    """A whole bot whose services are scripted."""
+    intent = ScriptedIntent("complex_query", script=Script(Step(delay_s=0.05)))
+    retrieval = ScriptedRetriever("We open at nine.", script=Script(Step(delay_s=0.08)))
+    return Pipeline(
+        [
+            session.input,
+            ScriptedSTT(),
+            TurnAggregator(),
+            Parallel(
+                {"intent": intent, "retrieval": retrieval},
+                fallback={"intent": IntentResult(), "retrieval": RetrievalResult()},
+            ),
+            Responder(),
+            ScriptedLLM(script=Script(Step(delay_s=0.3, each_s=0.02))),
+            ScriptedTTS(script=Script(Step(delay_s=0.1)), chunks_per_sentence=100),
+            InterruptionGate(),
+            StateTracker(record=session.record),
+            session.output,
+        ]
+    )
+
+
+async def scripted_minute(call: AsyncCall) -> None:
+    """Seven turns, every other answer is interrupted."""
+    for turn in range(7):
+        await call.user_says("when are you open on a friday")
+        if turn % 2:
+            await call.user_interrupts("and on sunday please", after_s=1.5)
+        await call.wait_for_reply()
+        await call.noise(ms=64)
+        await call.wait(0.5)
+
+
+async def spoken_minute(call: AsyncCall) -> None:
+    """Five turns aloud on a noisy line, two answers are interrupted."""
+    await call.noise(ms=70_000, dbfs=-55, wait=False)
+    for question, interruption in [
+        ("what are your opening hours", ""),
+        ("where is my order", "do you sell helmets"),
+        ("how can i pay", ""),
+        ("where is my order", "what are your opening hours"),
+    ]:
+        await call.user_says(question)
+        if interruption:
+            await call.user_interrupts(interruption, after_s=0.8)
+        await call.wait_for_reply()
+        await call.wait(0.5)
+
+
+def timed(make: Callable[[], AsyncCall]) -> tuple[float, float, AsyncCall]:
+    """Real seconds and virtual seconds of a call."""
+    began = time.perf_counter()
+    call = make()
+    return time.perf_counter() - began, call.wire.messages[-1][0], call
+
+
+def digest(call: AsyncCall) -> str:
+    """Of every event, byte for byte."""
+    return hashlib.sha256(json.dumps(call.recording.events, sort_keys=True).encode()).hexdigest()
+
+
+def report_scripted(runs: int) -> None:
+    """Part 1."""
+    took, digests, virtual_s = [], set(), 0.0
+    for _ in range(runs):
+        seconds, virtual_s, call = timed(lambda: run_offline(build, scripted_minute))
+        took.append(seconds)
+        digests.add(digest(call))
+    middle = statistics.median(took)
+    print(f"1. scripted services: {virtual_s:.1f} s of conversation, {len(call.recording.events)} events, {runs} runs")
+    print(f"   real time p50 {middle * 1000:.0f} ms, best {min(took) * 1000:.0f}, worst {max(took) * 1000:.0f}: "
+          f"{virtual_s / middle:.0f} times real time")  # fmt: skip
+    print(f"   different recordings in {runs} runs: {len(digests)}\n")
+
+
+def report_spoken() -> None:
+    """Part 2; a first run starts processes and synthesises the user's speech."""
+    waited = []
+
+    async def script(call: AsyncCall) -> None:
+        await spoken_minute(call)
+        waited.append(asyncio.get_running_loop().waited_s)  # type: ignore[attr-defined]
+
+    run_offline(assistant, script)
+    rows = [(*timed(lambda: run_offline(assistant, script))[:2], waited[-1]) for _ in range(5)]
+    seconds, virtual_s, models_s = sorted(rows)[2]
+    print(f"2. the whole assistant, aloud: {virtual_s:.1f} s of conversation, the middle one of 5 runs")
+    print(f"   real time {seconds:.2f} s ({virtual_s / seconds:.0f} times real time); the models {models_s:.2f} s, "
+          f"pipeline and script {seconds - models_s:.2f} s\n")  # fmt: skip
+
+
+def report_barge_in() -> None:
+    """Part 3: the lines of a user's test, and where its time goes."""
+    exec(BARGE_IN, names := {"Call": Call, "build": build})
+    parts: list[tuple[float, ...]] = []
+    for _ in range(30):
+        instants = [time.perf_counter()]
+        call = Call(build)
+        with call:
+            instants.append(time.perf_counter())
+            call.user_says("when are you open")
+            call.user_interrupts("and on sunday", after_s=0.6)
+            call.wait_for_reply()
+            instants.append(time.perf_counter())
+        instants.append(time.perf_counter())
+        began = time.perf_counter()
+        names["test_a_barge_in_is_answered"]()
+        parts.append((*(b - a for a, b in itertools.pairwise(instants)), time.perf_counter() - began))
+    start, script, end, whole = (statistics.median(part) * 1000 for part in zip(*parts, strict=True))
+    print(f"3. a user's test of a barge-in: {len(BARGE_IN.strip().splitlines())} lines, {whole:.1f} ms (p50 of 30)")
+    print(f"   build and start {start:.1f} ms, the conversation {script:.1f} ms, the end {end:.1f} ms\n")
+
+
+def report_plugin() -> None:
+    """Part 4: what -X importtime says of the plugin, p50 of 5."""
+    took = []
+    for _ in range(5):
+        command = [sys.executable, "-X", "importtime", "-c", "import pytest, leibniz_voice.bots.cli.pytest_plugin"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        took += [int(us) for us in re.findall(r"\| +(\d+) \| leibniz_voice\.bots\.cli\.pytest_plugin", told)]
+    print(f"4. the pytest plugin: import {statistics.median(took) / 1000:.1f} ms")
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=100, metavar="N", help="of the scripted minute")
+    options = parser.parse_args()
+    print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}, "
+          f"pipecat-ai {version('pipecat-ai')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")  # fmt: skip
+    report_scripted(options.runs)
+    report_spoken()
+    report_barge_in()
+    report_plugin()
+
+
+if __name__ == "__main__":
+    main()
