@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 STUCK_S = 10.0  # real seconds that the loop waits for something outside before it gives up
 _SLICE_S = 0.05  # real seconds of one look at what is in flight
+_LOOK_EVERY = (
+    8  # turns of a loop without sockets and work in flight, until it looks whether a stray thread has woken it
+)
 
 
 class StuckError(LeibnizError):
@@ -37,10 +40,11 @@ class _JumpingSelector(selectors.DefaultSelector):
         self.loop: VirtualLoop | None = None  # whose clock it moves
         self._grace_s = grace_s  # real time that open sockets get before a jump
         self._waiting_since: float | None = None  # real time since when nothing happened
+        self._turns = 0  # of the loop, since it last looked
         self.waited_s = 0.0  # real time spent waiting for what is in flight outside
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0)
+        events = [] if self._is_alone() else super().select(0)
         if events or self.loop is None or (timeout is not None and timeout <= 0):
             self._waiting_since = None
             return events
@@ -59,6 +63,13 @@ class _JumpingSelector(selectors.DefaultSelector):
         events = super().select(_SLICE_S)
         self.waited_s += time.monotonic() - now
         return events
+
+    def _is_alone(self) -> bool:
+        """Whether nothing can have come: no sockets, nothing in flight. A look would cost a third of the turn."""
+        if self.loop is None or len(self.get_map()) > 1 or outside.in_flight(self.loop):
+            return False
+        self._turns = (self._turns + 1) % _LOOK_EVERY
+        return self._turns != 0
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -54,7 +54,14 @@ _TOLD = ("confidence", "speech_ms", "silence_ms", "score")  # metadata of our fr
 def _names_of(kind: type) -> tuple[str, ...]:
     if not dataclasses.is_dataclass(kind):
         return ()
-    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in _BOOKKEEPING | _AUDIO)
+    return tuple(f.name for f in dataclasses.fields(kind) if f.name not in _BOOKKEEPING | _AUDIO and not _is_chance(f))
+
+
+def _is_chance(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field is the wall clock's or a counter of the whole process, so that no two recordings have the same."""
+    return field.name == "segment_id" or (
+        field.name == "timestamp" and field.default_factory is not dataclasses.MISSING
+    )
 
 
 def _context_fields(frame: LLMContextFrame) -> dict[str, Any]:

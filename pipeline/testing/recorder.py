@@ -11,7 +11,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from typing import Any, Protocol, cast
 
@@ -136,13 +136,14 @@ def header_of(session: Session, pipeline: Pipeline, *, audio: bool, text: bool, 
         began=time.time(),
         bot=bot,
         settings=settings_of(pipeline.processors),
-        versions=versions(),
+        versions=dict(versions()),
         processors=tuple(names_of(pipeline.processors)),
         has_audio=audio,
         has_text=text,
     )
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions that decide what a conversation does."""
     found = {}

@@ -88,6 +88,7 @@ class ScriptedTTS(TTSService):
         self._seq = 0  # chunks of that turn so far
         self._requests: asyncio.Queue[tuple[str, str, Step]] = asyncio.Queue(MAX_REQUESTS)  # (text, id, step)
         self._cut: dict[str, int] = {}  # context id that was interrupted, the last 64 -> chunks that still come
+        self._contexts = 0  # ids made so far
         self._receiver: asyncio.Task[None] | None = None  # delivers; OWN_TASK only
 
     # -- Pipecat's hooks ---------------------------------------------------------------------------------------
@@ -115,6 +116,14 @@ class ScriptedTTS(TTSService):
                 await self.append_to_audio_context(context_id, self._chunk(text, context_id))
             if not self._swallow:
                 raise
+
+    def create_context_id(self) -> str:
+        """As Pipecat's, but a new id is the same in each run."""
+        context_id = super().create_context_id()
+        if context_id == self._turn_context_id:  # used again within a turn
+            return context_id
+        self._contexts += 1
+        return f"context {self._contexts}"
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """As Pipecat's, after a while for system frames if that is its manner."""
