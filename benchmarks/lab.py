@@ -95,7 +95,7 @@ async def scripted_minute(call: AsyncCall) -> None:
 
 async def spoken_minute(call: AsyncCall) -> None:
     """Five turns aloud on a noisy line, two answers are interrupted."""
-    await call.noise(ms=70_000, dbfs=-55, wait=False)
+    await call.noise(ms=70_000, dbfs=-60, wait=False)
     for question, interruption in [
         ("what are your opening hours", ""),
         ("where is my order", "do you sell helmets"),

@@ -58,7 +58,7 @@ def _names_of(kind: type) -> tuple[str, ...]:
 
 
 def _is_chance(field: dataclasses.Field[Any]) -> bool:
-    """Whether a field is the wall clock's or a counter of the whole process, so that no two recordings have the same."""
+    """Whether a field is of the wall clock or of a counter that all conversations share, so never the same again."""
     return field.name == "segment_id" or (
         field.name == "timestamp" and field.default_factory is not dataclasses.MISSING
     )
