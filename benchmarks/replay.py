@@ -4,7 +4,7 @@ Serves the assistant with recording on, has clients talk to it over WebSockets i
 questions, an interruption at a random moment, a backchannel, noise, typed words; then replays every recording in
 virtual time and compares. 20 conversations, 4 at a time: about a minute and a half.
 
-    python benchmarks/replay.py [--n 20] [--at-once 4] [--keep DIR]
+    python benchmarks/replay.py [--n 20] [--at-once 4] [--keep DIR] [--only-replay]
 """
 
 from __future__ import annotations
@@ -105,16 +105,19 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=20, help="conversations (default: %(default)s)")
     parser.add_argument("--at-once", type=int, default=4, help="of them at the same time (default: %(default)s)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the recordings in this folder")
+    parser.add_argument("--only-replay", action="store_true", help="the recordings that are in --keep DIR already")
     options = parser.parse_args()
     set_up_log("ERROR")
     logger.disable("leibniz_voice")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="leibniz-replay-"))
     began = time.monotonic()
     try:
-        asyncio.run(record(folder, options.n, options.at_once))
+        if not options.only_replay:
+            asyncio.run(record(folder, options.n, options.at_once))
         print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, "
               f"load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")  # fmt: skip
-        print(f"{options.n} live conversations, {options.at_once} at a time, in {time.monotonic() - began:.0f} s\n")
+        if not options.only_replay:
+            print(f"{options.n} live conversations, {options.at_once} at a time, {time.monotonic() - began:.0f} s\n")
         build, same = load_bot(BOT).build, 0
         files = sorted(folder.glob("*.leibniz.gz"), key=lambda file: int(file.name.split("-")[1]))
         for file in files:

@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         choices=("vad", "stt", "branches", "llm", "voice"),
         help="ask this part again instead of taking its answers from the recording",
     )
-    parser.add_argument("--tolerance", type=float, default=0.1, metavar="S", help="of a decision's time (default: 0.1)")
+    parser.add_argument("--tolerance", type=float, default=0.3, metavar="S", help="of a decision's time (default: 0.3)")
     parser.add_argument("-o", "--out", metavar="FILE", help="write the replayed conversation, of one FILE")
     parser.set_defaults(run=run)
 

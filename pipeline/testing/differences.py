@@ -23,9 +23,10 @@ DECISIONS = {  # kind of event -> the fields that are decided
     "PlaybackResumeFrame": ("turn_id",),
     "BargeInFrame": ("turn_id",),
     "ReplyInterruptedFrame": ("turn_id",),
-    "ReplyPlayedFrame": ("turn_id", "complete", "heard"),
+    "ReplyPlayedFrame": ("turn_id", "complete"),
 }
-TOLERANCE_S = 0.1  # a decision that comes so much earlier or later is another one
+TOLERANCE_S = 0.3  # a decision that comes so much earlier or later is another one; a starved machine stalls for 0.2 s
+HEARD_WORDS = 1  # what was heard of a reply may differ by so many words: a cut falls on a word's edge
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _first(kind: str, before: Recording, after: Recording, tolerance_s: float) -
     for a, b in _pairs(decisions_of(before, kind), decisions_of(after, kind)):
         if a is None or b is None:
             return Difference((a or b).at, kind, a, b)  # type: ignore[union-attr] # one of them is there
-        if _decided(a) != _decided(b) or abs(a.at - b.at) > tolerance_s:
+        if _decided(a) != _decided(b) or abs(a.at - b.at) > tolerance_s or not _is_heard_alike(a, b):
             return Difference(min(a.at, b.at), kind, a, b)
     return None
 
@@ -84,6 +85,12 @@ def _decided(event: Event) -> tuple[Any, ...]:
     return tuple(_lists(event.fields.get(name)) for name in DECISIONS[event.kind])
 
 
+def _is_heard_alike(a: Event, b: Event) -> bool:
+    """Whether both say that the same was heard, within a word."""
+    words = sorted((str(event.fields.get("heard", "")).split() for event in (a, b)), key=len)
+    return words[0] == words[1][: len(words[0])] and len(words[1]) - len(words[0]) <= HEARD_WORDS
+
+
 def _lists(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -91,5 +98,6 @@ def _lists(value: Any) -> Any:
 def _told(event: Event | None, kind: str) -> str:
     if event is None:
         return "nothing"
-    fields = ", ".join(f"{name} {event.fields.get(name)!r}" for name in DECISIONS[kind])
+    names = (*DECISIONS[kind], *(("heard",) if "heard" in event.fields else ()))
+    fields = ", ".join(f"{name} {event.fields.get(name)!r}" for name in names)
     return f"{fields} at {event.at:.2f} s" if fields else f"at {event.at:.2f} s"

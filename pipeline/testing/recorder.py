@@ -70,6 +70,7 @@ class Tape:
         self._events: list[Event] = []
         self._lost = 0  # events past MAX_TAPE
         self._end = ""  # "over" once the conversation is
+        self._began = 0.0  # loop time of the recording's time 0
 
     def records(self, build: Build) -> Build:
         """Return a `build` whose conversation is recorded here; the newest one replaces those before it."""
@@ -77,7 +78,13 @@ class Tape:
 
     def _open(self, header: Recording) -> Tape:
         self._header, self._events, self._lost, self._end = header, [], 0, ""
+        self._began = asyncio.get_running_loop().time()
         return self
+
+    def label(self, kind: str, start: float, end: float) -> None:
+        """Say what sounded at the user's between two loop times: "turn", or what `measures` is to know it for."""
+        start, end = start - self._began, end - self._began
+        self.put(Event(max(0.0, end), "user", "to_bot", "label", {"kind": kind, "start": start, "end": end}))
 
     def put(self, event: Event) -> None:
         """See `Sink.put`."""

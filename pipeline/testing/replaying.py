@@ -23,7 +23,7 @@ from pipecat.services.llm_service import LLMService
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
 
-from ...processors.vad import SileroVAD
+from ...processors import EmbeddedSTT, EmbeddedTTS, SileroVAD, SmartTurn
 from ...transports.memory import MemoryTransport
 from ..errors import ServiceError
 from ..frames import UserTurnFrame
@@ -43,7 +43,7 @@ from .recording import Event, Recording, RecordingError
 from .settings import changed
 from .stand_ins import RecordedEars, RecordedLLM, RecordedVoice, answers_of, replies_of
 
-PARTS = ("vad", "stt", "branches", "llm", "voice")
+PARTS = ("vad", "stt", "branches", "llm", "voice", "embedded")  # the last: stt and voice, where they are no service
 LEAD_S = 0.05  # before the first input, where a recording has it at once: the pipeline must be up
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -133,11 +133,14 @@ class _Replay:
         """The processor, or who stands for it."""
         events, everything = self._by_processor[name], self._recording.events
         stage = getattr(processor, "stage", None)
+        is_embedded = isinstance(processor, EmbeddedSTT | EmbeddedTTS | SmartTurn)
+        if is_embedded and "embedded" in self._again and self._recording.has_audio:
+            return processor
         if isinstance(processor, SileroVAD) and "vad" not in self._again:
             answers = [event for event in events if event.kind == "Probability"]
             processor.wrap_model(lambda model: ReplayedModel(answers, self._began))
         elif isinstance(processor, Parallel) and "branches" not in self._again:
-            answers = _Answers(events, self._counts)
+            answers = _Answers(events, self._counts, may_ask=not self._is_strict)
             processor.wrap_branches(answers.stand_in)
         elif (stage is Stage.STT or isinstance(processor, STTService)) and "stt" not in self._again:
             return RecordedEars(events=events, began=self._began, stands_for=name)
@@ -188,8 +191,9 @@ def _is_pushed(event: Event) -> bool:
 class _Answers:
     """The branches' recorded answers."""
 
-    def __init__(self, events: Sequence[Event], counts: Counter[str]) -> None:
+    def __init__(self, events: Sequence[Event], counts: Counter[str], *, may_ask: bool) -> None:
         self._counts = counts
+        self._may_ask = may_ask  # what was never asked; else it fails
         self._answers: dict[tuple[Any, Any], list[Event]] = defaultdict(list)  # (branch, text) -> in order
         for event in events:
             if event.kind == "BranchAnswer":
@@ -202,6 +206,8 @@ class _Answers:
             events = self._answers[name, turn.text]
             if not events:
                 self._counts["branches missing"] += 1
+                if self._may_ask:
+                    return await branch(turn)
                 raise ServiceError(f"{name} was not asked about this in the recording")
             event = events.pop(0) if len(events) > 1 else events[0]
             self._counts["branches recorded"] += 1

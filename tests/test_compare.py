@@ -1,0 +1,242 @@
+"""What-if: measures of recordings, conditions on them, and replays under other settings."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from leibniz_voice.bots.cli.main import main
+from leibniz_voice.pipeline.errors import ConfigurationError
+from leibniz_voice.pipeline.testing import Event, Measures, Recording, measures_of
+from leibniz_voice.pipeline.testing.comparing import failing, table
+from leibniz_voice.pipeline.testing.condition import Condition
+
+NAMES = tuple(Measures().values())
+COMMAND = (sys.executable, "-m", "leibniz_voice.bots.cli.main")
+
+
+def heard(start: float, end: float) -> list[Event]:
+    """The bot's audio on the wire, 20 ms at a time."""
+    count = round((end - start) / 0.02)
+    return [
+        Event(start + 0.02 * at, "wire", "to_user", "audio", {"rate": 16000, "samples": 320}) for at in range(count)
+    ]
+
+
+def said(kind: str, start: float, end: float) -> Event:
+    return Event(end, "user", "to_bot", "label", {"kind": kind, "start": start, "end": end})
+
+
+def moved(at: float, previous: str, state: str, trigger: str) -> Event:
+    fields = {"previous": previous, "state": state, "trigger": trigger, "turn_id": 1}
+    return Event(at, "StateTracker", "downstream", "StateChangedFrame", fields)
+
+
+def told(kind: str, at: float) -> Event:
+    return Event(at, "wire", "to_user", kind, {"turn": 1})
+
+
+def measured(*events: Event | list[Event]) -> Measures:
+    flat = [each for event in events for each in (event if isinstance(event, list) else [event])]
+    return measures_of(Recording(tuple(sorted(flat, key=lambda event: event.at))))
+
+
+def test_the_response_latency_is_from_the_last_sample_to_the_first_of_the_answer():
+    measures = measured(said("turn", 1, 2), heard(2.5, 4), said("turn", 5, 6), heard(6.7, 7), said("turn", 8, 9))
+    assert measures.response_latency == pytest.approx(0.6)
+    assert measures.values()["response_rate"] == pytest.approx(2 / 3)
+
+
+def test_an_interruption_is_yielded_to_within_two_seconds():
+    quick = measured(heard(1, 2.38), said("turn", 2, 3.5), told("interrupted", 2.4))
+    assert quick.yield_latency == pytest.approx(0.38, abs=0.03)
+    slow = measured(heard(1, 6), said("turn", 2, 3.5))
+    assert (slow.interruptions, slow.values()["yield_rate"], slow.yield_latency) == (1, 0, None)
+
+
+def test_a_bot_that_begins_while_the_user_speaks_interrupts():
+    assert measured(said("turn", 1, 4), heard(2, 3)).agent_interruptions == 1
+    assert measured(said("turn", 1, 4), heard(4.1, 5)).agent_interruptions == 0
+
+
+@pytest.mark.parametrize("kind", ["backchannel", "vocal_tic", "non_directed"])
+def test_what_is_to_be_passed_over_may_hold_the_bot_but_not_stop_it(kind):
+    assert measured(heard(1, 6), said(kind, 2, 2.3)).selectivity(kind) == 1
+    held = measured(heard(1, 2.4), told("pause", 2.1), told("resume", 2.6), heard(2.9, 5), said(kind, 2, 2.3))
+    assert held.selectivity(kind) == 1
+    assert measured(heard(1, 2.4), told("interrupted", 2.2), said(kind, 2, 2.3)).selectivity(kind) == 0
+
+
+def test_what_is_not_for_the_bot_must_not_be_answered():
+    assert measured(said("vocal_tic", 1, 1.2), heard(2, 3)).selectivity("vocal_tic") == 0
+    assert measured(said("backchannel", 1, 1.2), heard(2, 3)).selectivity("backchannel") == 1
+
+
+def test_a_turn_that_is_ended_in_a_pause_is_cut_off():
+    end = moved(1.6, "listening", "thinking", "vad_end")
+    assert measured(said("turn", 1, 3), end).false_cutoffs == 1
+    assert measured(said("turn", 1, 1.4), end).false_cutoffs == 0
+
+
+def test_a_reply_that_a_cough_has_cut_is_interrupted_falsely():
+    cut = moved(2.3, "speaking", "interrupt", "barge_in")
+    assert measured(heard(1, 2.3), said("vocal_tic", 2, 2.2), cut).false_interruptions == 1
+    assert measured(heard(1, 2.3), said("turn", 2, 3), cut).false_interruptions == 0
+
+
+def test_measures_add_up():
+    one = measured(said("turn", 1, 2), heard(2.5, 4), said("backchannel", 3, 3.1))
+    two = one + one
+    assert (two.turns, two.selectivity("backchannel"), two.response_latency) == (2, 1, one.response_latency)
+    assert "L_R response latency" in dict(two.told())
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("turns > 1", True),
+        ("turns>=2 and false_cutoffs == 0", True),
+        ("turns < 2 or false_cutoffs != 0", False),
+        ("turns > 5 or turns == 2", True),
+        ("yield_latency > 0", False),
+    ],
+)
+def test_a_condition_is_judged(text, holds):
+    condition = Condition(text, NAMES)
+    assert bool(failing([condition], Measures(turns=2))) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "write NAME > NUMBER"),
+        ("turns", "write NAME > NUMBER"),
+        ("turn > 1", "there is no measure turn; there are response_latency"),
+        ("turns > many", "'many' is no number"),
+        ("turns > 1 turns", "stands where `and` or `or` should"),
+        ("__import__('os')", "is not understood"),
+        ("turns > 1 and", "write NAME > NUMBER"),
+        ("turns > 1 or " * 100, "too long"),
+    ],
+)
+def test_a_wrong_condition_is_refused_in_a_line_that_helps(text, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        Condition(text, NAMES)
+
+
+def test_the_table_says_what_is_better():
+    before, after = Measures(turns=2, false_cutoffs=3, response_s=[0.5]), Measures(turns=2, response_s=[0.9])
+    lines = {line.split("  ")[0]: line for line in table(before, after, {"vad.hangover_ms": "600"}).splitlines()}
+    assert lines["false cut-offs"].split()[-3:] == ["3", "0", "better"]
+    assert lines["response p50"].endswith("worse")
+    assert "vad.hangover_ms=600" in lines[""]
+
+
+# -- the commands ------------------------------------------------------------------------------------------------
+
+
+def write_bot(folder: Path) -> str:
+    """A bot whose answers are scripted; its decisions are real."""
+    bot = folder / "bot.py"
+    bot.write_text(
+        "from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult\n"
+        "from leibniz_voice.pipeline.testing import ScriptedIntent, ScriptedRetriever, ScriptedVoice\n"
+        "from leibniz_voice.processors import *\n"
+        "NONE = {'intent': IntentResult(), 'retrieval': RetrievalResult()}\n"
+        "def build(session):\n"
+        "    asked = Parallel({'intent': ScriptedIntent(), 'retrieval': ScriptedRetriever()}, fallback=NONE)\n"
+        "    return Pipeline([session.input, SileroVAD(), TurnAggregator(), asked, Responder(),\n"
+        "        ScriptedVoice(chunks_per_sentence=50), InterruptionGate(), StateTracker(record=session.record),\n"
+        "        session.output])\n"
+    )
+    return str(bot)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> tuple[str, Path]:
+    """A bot, and a folder with three recordings of it."""
+    from leibniz_voice.bots.cli.loading import load_bot
+    from leibniz_voice.pipeline.testing import AsyncCall, run_offline
+    from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
+
+    folder = tmp_path_factory.mktemp("recorded")
+    bot = write_bot(folder)
+
+    async def script(call: AsyncCall) -> None:
+        await call.types("where is my order")
+        await call.until_state("idle")
+
+    recordings = RecordingFolder(folder / "calls")
+    for number in range(3):
+        run_offline(recordings.records(load_bot(bot).build, bot=bot), script, session_id=f"call{number}")
+    recordings.close()
+    return bot, folder / "calls"
+
+
+@pytest.mark.slow
+def test_recordings_are_shown_replayed_and_compared_by_command(recorded, tmp_path, capsys):
+    bot, calls = recorded
+    file, page = str(next(calls.iterdir())), tmp_path / "page.html"
+    assert main(["show", file]) == 0
+    assert "where is my order" in capsys.readouterr().out
+    assert main(["show", file, "--html", str(page), "--svg", str(tmp_path / "picture.svg")]) == 0
+    assert "<audio" in page.read_text()
+    assert main(["replay", str(calls), "--bot", bot]) == 0
+    assert "3 of 3 decide the same" in capsys.readouterr().out
+    options = ("--bot", bot, "--set", "gate.onset_ms=64", "--set", "vad.hangover_ms=150", "--jobs", "1")
+    assert main(["compare", str(calls), *options, "--json", "--fail-if", "turns > 2"]) == 1
+    told = capsys.readouterr()
+    result = json.loads(told.out)
+    assert (result["files"], result["after"]["turns"], result["failed"]) == (3, 3, ["turns > 2"])
+    assert "failed: turns > 2 (3)" in told.err
+
+
+@pytest.mark.slow
+def test_a_bot_that_decides_otherwise_is_told_by_status_and_line(recorded, tmp_path, capsys):
+    bot, calls = recorded
+    other = tmp_path / "other.py"
+    other.write_text(Path(bot).read_text().replace("Responder()", "Responder(greeting='Good day.')"))
+    assert main(["replay", str(next(calls.iterdir())), "--bot", str(other)]) == 1
+    assert "not the same; at 0.00 s, " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_comparison_and_its_processes(recorded):
+    bot, calls = recorded
+    files = [str(next(calls.iterdir()))] * 200
+    command = [*COMMAND, "compare", *files, "--bot", bot, "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("show", "none.gz"), "leibniz show: none.gz: no such file"),
+        (("replay", "CALL"), "give --bot BOT"),
+        (("replay", "CALL", "--bot", "none.py"), "none.py: no such file"),
+        (("compare", "CALL", "--set", "hangover"), "'hangover' is no setting; write NAME=VALUE"),
+        (("compare", "CALL", "--bot", "BOT", "--set", "vad.hangover=1"), "there is no setting vad.hangover; there are"),
+        (("compare", "CALL", "--fail-if", "x > 1"), "there is no measure x"),
+        (("serve", "BOT", "--no-audio"), "give it too"),
+    ],
+)
+def test_wrong_use_is_answered_in_one_line(recorded, tmp_path, monkeypatch, capsys, arguments, reason):
+    bot, calls = recorded
+    names = {"CALL": str(next(calls.iterdir())), "BOT": bot}
+    monkeypatch.chdir(tmp_path)
+    assert main([names.get(each, each) for each in arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert reason in line
