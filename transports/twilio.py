@@ -112,6 +112,7 @@ class AnsweredCall:
 
     def __init__(self, socket: ClientSocket, start: str) -> None:
         self.try_send, self.close, self.abort = socket.try_send, socket.close, socket.abort
+        self.is_reading = socket.is_reading
         self._socket = socket
         self._start: str | None = start  # None once it was received again
 
