@@ -78,7 +78,7 @@ def plan(seed: int) -> Plan:
     turns = dice.randrange(2, 5)
     acts: list[tuple[str, float]] = [("asks", 0.05)]
     for _ in range(turns - 1):
-        kind = dice.choice(["asks", "asks", "client", "speech", "word", "word", "twice", "noise", "waits"])
+        kind = dice.choice(["asks", "asks", "client", "speech", "word", "early", "twice", "noise", "waits"])
         acts.append(
             (kind, dice.choice([0.0, 0.001, 0.01, 0.05, 0.2, 0.5, 1.0]) * dice.random() + dice.choice([0, 0, 0.06]))
         )
@@ -323,6 +323,8 @@ class User:
                 await self._speaks()
         elif kind == "word":
             await self._speaks(chunks=5)  # too short to confirm it; the word does
+        elif kind == "early":
+            await self._speaks(chunks=4, after=3)  # the words come, and cut, while the user still speaks
         elif kind == "noise":
             await call.pushes(SpeechChunkFrame(confidence=0.9, speech_ms=32))
             await asyncio.sleep(0.03)
@@ -337,12 +339,13 @@ class User:
     async def _says(self) -> None:
         await self.call.types(self._word())
 
-    async def _speaks(self, chunks: int = 9) -> None:
+    async def _speaks(self, chunks: int = 9, after: int = 0) -> None:
         await self.call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
-        for chunk in range(1, chunks + 1):
+        for chunk in range(1, chunks + after + 1):
             await self.call.pushes(SpeechChunkFrame(confidence=0.95, speech_ms=32.0 * chunk))
             await asyncio.sleep(0.032)
-        await self.call.pushes(TranscriptionFrame(text=self._word(), user_id="", timestamp=""))
+            if chunk == chunks:
+                await self.call.pushes(TranscriptionFrame(text=self._word(), user_id="", timestamp=""))
         await self.call.pushes(SpeechChunkFrame(), VADUserStoppedSpeakingFrame(stop_secs=0.3))
 
 

@@ -23,7 +23,7 @@ from leibniz_voice.pipeline.frames import (
     UserTurnFrame,
 )
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.processors import InterruptionGate, Responder
+from leibniz_voice.processors import InterruptionGate, Responder, TurnAggregator
 
 from .proof import Parts, Verdict, prove
 
@@ -88,7 +88,7 @@ class OpensOnAnyMarker(InterruptionGate):
         if isinstance(frame, ReplyStartedFrame):
             await self._on_reply_started(frame, direction)
         else:
-            await self._on_reply_part(frame, direction)
+            await self._on_reply_over(frame, direction)
 
 
 class GoesByMarkers(InterruptionGate):
@@ -132,6 +132,24 @@ class NeverOpensAgain(InterruptionGate):
             self.fence.stale_upto = 10**9
 
 
+class PausesForEver(InterruptionGate):
+    """Holds the bot, and lets it go on only after a cut."""
+
+    async def _do(self, decision: Decision) -> None:
+        if decision is not Decision.RESUME:
+            await super()._do(decision)
+
+
+class FlushesTheWords(TurnAggregator):
+    """Drops with the interruption what interrupted."""
+
+    @consumes(InterruptionFrame)
+    async def _on_flush(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
+        self._core.finals.clear()
+        self._core.pending = ""
+        await self._on_interruption(frame, direction)
+
+
 class LosableMarkers(Responder):
     """Brackets its replies with frames that an interruption drops."""
 
@@ -139,6 +157,15 @@ class LosableMarkers(Responder):
         if isinstance(frame, ReplyStartedFrame | ReplyEndedFrame):
             frame.interruptible = True
         await super().push_frame(frame, direction)
+
+
+class IgnoresTheSecond(Responder):
+    """Takes no request to cut while an interruption is on its way."""
+
+    @consumes(BargeInFrame)
+    async def _on_barge(self, frame: BargeInFrame, direction: FrameDirection) -> None:
+        if not self._waiting_cuts:
+            await self._on_barge_in(frame, direction)
 
 
 class InterruptsFromThePusher(Responder):
@@ -160,7 +187,15 @@ def test_a_broken_gate_is_caught(gate: type[InterruptionGate]) -> None:
     assert failures(SEARCH, Parts(gate=gate), enough=1)
 
 
-# -- two properties that take a moment of their own ------------------------------------------------------------
+def test_a_pause_without_a_resume_is_caught() -> None:
+    assert any(verdict.wedged for verdict in failures(SEARCH, Parts(gate=PausesForEver), enough=1))
+
+
+def test_flushed_words_are_caught() -> None:
+    assert any(verdict.lost for verdict in failures(SEARCH, Parts(turns=FlushesTheWords), enough=1))
+
+
+# -- three properties that take a moment of their own ------------------------------------------------------------
 
 
 class Busy(FrameProcessor):
@@ -237,6 +272,37 @@ def interruption_is_whole(responder: Responder) -> bool:
         return len(before.heard), len(after.heard)
 
     return run_virtual(main()) == (1, 1)
+
+
+def cuts_both(responder: Responder) -> bool:
+    """Whether the reply that comes while the one before is being cut can be cut itself."""
+
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+        await asyncio.sleep(0.05)
+
+    async def main() -> list[int]:
+        ears = Ears()
+        session = Session("s", input=ears, output=Ears())
+        await session.start(lambda s: Pipeline([s.input, responder, s.output]))
+        await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
+        responder.turn_task(stubborn(), turn_id=1)
+        await asyncio.sleep(0)
+        await responder.queue_frame(BargeInFrame(turn_id=1))
+        await asyncio.sleep(0.01)  # the first interruption waits for the stubborn task
+        await responder.queue_frame(UserTurnFrame(turn_id=2, text="no, that one"))
+        await responder.queue_frame(BargeInFrame(turn_id=2))
+        await asyncio.sleep(1)
+        await session.cancel()
+        return [frame.turn_id for frame in ears.heard if isinstance(frame, ReplyInterruptedFrame)]
+
+    return run_virtual(main()) == [1, 2]
+
+
+def test_a_second_barge_in_during_the_first_counts() -> None:
+    assert cuts_both(Responder())
+    assert not cuts_both(IgnoresTheSecond())
 
 
 def test_a_replys_markers_survive_the_flush_of_a_queue() -> None:

@@ -25,12 +25,13 @@ _EPSILON = 1e-3  # samples; a clock in float seconds is not exact to the sample
 class _Reply:
     """The audio of one reply: what waits, what left, and its playback clock. Positions count samples."""
 
-    __slots__ = ("buffer", "closed", "ended", "origin_s", "sent", "sent_real", "turn_id", "words")
+    __slots__ = ("buffer", "closed", "ended", "origin_s", "sent", "sent_real", "spread", "turn_id", "words")
 
     def __init__(self, turn_id: int) -> None:
         self.turn_id = turn_id
         self.buffer = bytearray()  # PCM that has not left
         self.words: list[tuple[str, float]] = []  # (word, start in ms from the reply's first sample)
+        self.spread = 0.0  # ms up to which words without times are spread over the audio
         self.sent = 0  # samples that left, the padding of the last chunk included
         self.sent_real = 0  # the same without the padding
         self.origin_s: float | None = None  # when sample 0 is played; None before the first chunk left
@@ -80,12 +81,20 @@ class Playout:
         return taken // 2
 
     def push_words(self, turn_id: int, text: str) -> None:
-        """Add words whose times are not known: they begin where the audio pushed so far ends."""
-        reply = self._reply(turn_id)
-        if reply is not None:
-            at_ms = (reply.sent_real + len(reply.buffer) // 2) * 1000 / self.sample_rate
-            room = max(0, self._max_words - len(reply.words))
-            reply.words.extend((word, at_ms) for word in text.split()[:room])
+        """Add words whose times are not known, after their audio: each gets its share of it, by its letters.
+
+        A single word, or words to which no audio belongs, begin where the audio pushed so far ends.
+        """
+        reply, words = self._reply(turn_id), text.split()
+        if reply is None or not words:
+            return
+        end_ms = (reply.sent_real + len(reply.buffer) // 2) * 1000 / self.sample_rate
+        begin_ms = end_ms if len(words) == 1 else min(reply.spread, end_ms)
+        share_ms = (end_ms - begin_ms) / sum(map(len, words))
+        for word in words[: max(0, self._max_words - len(reply.words))]:
+            reply.words.append((word, begin_ms))
+            begin_ms += len(word) * share_ms
+        reply.spread = end_ms
 
     def end(self, turn_id: int) -> None:
         """Nothing more will be pushed for this turn. A reply without any audio is finished by it."""
