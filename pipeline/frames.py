@@ -190,6 +190,23 @@ class ReplySpeechFrame(TTSSpeakFrame):
 
 
 @dataclass
+class PassageFrame(ControlFrame):
+    """From here on the reply to `turn_id` is protected, nobody interrupts it; or no longer. In order with the audio."""
+
+    turn_id: int = 0
+    is_protected: bool = True
+    interruptible: bool = field(default=False, init=False)
+
+
+@dataclass
+class ProtectionFrame(SystemFrame):
+    """From the output, upstream: what sounds now of the reply to `turn_id` is protected; or no longer."""
+
+    turn_id: int = 0
+    is_protected: bool = True
+
+
+@dataclass
 class SecondVoiceFrame(SystemFrame):
     """Words of the reply to `turn_id` for the voice that stands by, because the first one failed; goes past that one.
 

@@ -21,6 +21,7 @@ from .resume import Resumption
 from .states import State
 from .words import beyond
 
+BEHIND_S = 0.02  # after the end of a reply, before a turn that waited for it
 UNCLEAR = "(unclear)"  # stands in the buffer for speech that the recogniser could not read
 
 
@@ -90,6 +91,8 @@ class Utterance(Given):
         self._is_unfinished = False  # somebody who listens says that the user will go on
         self._silent_at = 0.0  # when voice ended, hangover included
         self._is_reopened = False  # a cut has put words back, and no word has come since
+        self._is_held = False  # nobody interrupts the bot now: a turn waits until it may
+        self._is_due = False  # one is complete, and waits
         self._is_client_paced = False  # the client does its own STT, so only the client ends turns
         self._no_words_s = no_words_s
         self._final_wait_s = final_wait_s
@@ -206,8 +209,18 @@ class Utterance(Given):
         if was_busy and state is State.IDLE:
             self._answered = []
             if self._is_voiced or self.fragments:  # the user began while the reply was ending
+                if self._is_due:  # whoever owns the reply hears a moment later that it is over
+                    self.deadline = now + BEHIND_S
                 return [Started(), Words(self.fragments, bool(self.finals) and not self.pending)]
         return []
+
+    def hold(self, is_held: bool) -> list[Action]:
+        """Nobody interrupts the bot from now on; or again: then what was said meanwhile counts."""
+        was_held, self._is_held = self._is_held, is_held
+        if is_held or not was_held or not self.fragments or not self._is_bot_busy:
+            return []
+        words = Words(self.fragments, not self.pending)
+        return [words, *self._commit()] if self._is_due else [words]
 
     def on_cut(self, was_heard: bool, now: float) -> list[Action]:
         """The reply was cut; words said meanwhile open the new turn, behind the old ones if nothing was heard of it."""
@@ -234,7 +247,7 @@ class Utterance(Given):
     def on_deadline(self, now: float) -> list[Action]:
         """The awaited instant has come."""
         self.deadline = None
-        if self.fragments and (self._is_reopened or not self._is_client_paced):
+        if self.fragments and (self._is_reopened or self._is_due or not self._is_client_paced):
             return self._commit()  # after a cut without a further word, the question that was cut is asked again
         return [] if self.fragments else self._discard("no_words")
 
@@ -289,8 +302,12 @@ class Utterance(Given):
 
     def _commit(self) -> list[Action]:
         fragments, text = list(self.fragments), self._text()
+        is_company = self._is_bot_busy and is_backchannel(text, self._backchannels)
+        if self._is_bot_busy and self._is_held and not is_company:
+            self._is_due, self.deadline = True, None
+            return []
         self._unconfirmed = self.pending
-        if self._is_bot_busy and is_backchannel(text, self._backchannels):
+        if is_company:
             self._clear()
             return [Words((), True)]
         if self.state is State.THINKING:  # nothing of the old answer was heard, so its question still stands
@@ -309,4 +326,4 @@ class Utterance(Given):
 
     def _clear(self) -> None:
         self.finals, self.pending, self.deadline, self._is_reopened, self._put_back = [], "", None, False, 0
-        self._has_onset, self._is_unfinished = self._is_voiced, False
+        self._has_onset, self._is_unfinished, self._is_due = self._is_voiced, False, False

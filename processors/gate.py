@@ -25,6 +25,7 @@ from ..pipeline.frames import (
     GenerationStopFrame,
     PlaybackPauseFrame,
     PlaybackResumeFrame,
+    ProtectionFrame,
     ReplyAudibleFrame,
     ReplyEndedFrame,
     ReplyInterruptedFrame,
@@ -202,6 +203,11 @@ class InterruptionGate(Processor):
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
             await self._do(self._hearing.on_client_says(frame.confidence))
+
+    @consumes(ProtectionFrame)
+    async def _on_protection(self, frame: ProtectionFrame, direction: FrameDirection) -> None:
+        self._hearing.is_protected = frame.is_protected
+        await self.push_frame(frame, direction)
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:

@@ -38,15 +38,14 @@ from ..pipeline.frames import (
     ReplyEndedFrame,
     ReplyInterruptedFrame,
     ReplyPlayedFrame,
-    ReplySpeechFrame,
     ReplyStartedFrame,
-    ReplyTextFrame,
     ReplyUnspokenFrame,
     SecondVoiceFrame,
     TurnContextFrame,
     UserTurnFrame,
 )
 from ..pipeline.memory import Memory
+from ..pipeline.passages import check_marks, speech_of, without_marks
 from ..pipeline.processor import Processor
 from ..pipeline.reply_timer import ReplyTimer, is_voiced
 from ..pipeline.reply_watch import Overdue, ReplyBounds, ReplyWatch
@@ -62,6 +61,7 @@ COMPLEX = "complex_query"  # the contract's intent for the LLM
 
 class Responder(Processor):
     """Answers each `TurnContextFrame` from its branches `intent` and `retrieval`: by template, or by an LLM.
+    Nobody interrupts what stands in `<protected>...</protected>` of a template or the greeting (`pipeline.passages`).
 
     An LLM (any of Pipecat's, between here and the voice) is asked for `llm_intents`; without one they are answered
     directly. `context` is its system prompt, or an `LLMContext` with messages and tools, in which the conversation is
@@ -95,6 +95,7 @@ class Responder(Processor):
     ) -> None:
         super().__init__()
         self._templates = dict(templates or {})  # intent label -> answer, `{context}` stands for the best passage
+        check_marks(greeting, *self._templates.values())
         self._greeting = greeting  # said when the conversation starts; "" for none
         self._not_understood = not_understood  # said when nothing is known
         self._unknown_is_not_understood = unknown_is_not_understood  # an unknown intent is enough for that
@@ -201,7 +202,7 @@ class Responder(Processor):
     async def _reply(self, turn_id: int, text: str, *, is_rest: bool = False) -> None:
         logger.debug(f"turn {turn_id} is answered: {text}")
         watch = self._begin(turn_id)
-        watch.text = text
+        watch.text = without_marks(text)
         await self.push_frame(ReplyStartedFrame(turn_id=turn_id))
         await self._say(watch, text, is_rest=is_rest)
 
@@ -216,8 +217,8 @@ class Responder(Processor):
         watch.handed(self._now())
         watch.is_closed = True
         self._arm()
-        await self.push_frame(ReplyTextFrame(turn_id=watch.turn_id, text=text, is_final=True, is_rest=is_rest))
-        await self.push_frame(ReplySpeechFrame(turn_id=watch.turn_id, text=text))
+        for frame in speech_of(watch.turn_id, text, is_rest=is_rest):
+            await self.push_frame(frame)
         await self.push_frame(ReplyEndedFrame(turn_id=watch.turn_id))
 
     # -- the LLM -----------------------------------------------------------------------------------------------
@@ -343,8 +344,6 @@ class Responder(Processor):
 
     def _arm(self) -> None:
         self._timer.arm(self.conductor)
-
-    # -- the end -----------------------------------------------------------------------------------------------
 
     @consumes(BargeInFrame)
     async def _on_barge_in(self, frame: BargeInFrame, direction: FrameDirection) -> None:

@@ -17,12 +17,13 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.bargein import BargeInPolicy, Decision
+from ..pipeline.bargein import BargeInPolicy, Decision, Stance
 from ..pipeline.consumes import consumes
 from ..pipeline.frames import (
     ClientFragmentFrame,
     ClientTurnEndFrame,
     EarlyWordsFrame,
+    ProtectionFrame,
     ReplyInterruptedFrame,
     SpeculativeTurnFrame,
     SpeechChunkFrame,
@@ -51,6 +52,7 @@ class TurnAggregator(Processor):
         `StateTracker` downstream sends them), interruptions.
     Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
         `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
+    What is said over a passage that nobody interrupts is kept until it is over.
     On barge-in: the words that interrupted stay and begin the next turn; if nothing of the cut reply was heard, the
         words that it answered stay in front of them.
     """
@@ -63,6 +65,7 @@ class TurnAggregator(Processor):
         self._core = utterance or Utterance()  # the decisions
         self._turn_id = 0  # the newest turn committed here
         self._heard_turn_id = 0  # the newest turn of whose reply anything was audible
+        self._is_protected = False  # the passage that sounds is not to be interrupted
         self._is_quiet = True  # the speech detector's last chunk had no voice
         self._timer: asyncio.TimerHandle | None = None  # set while the core waits for a deadline
 
@@ -150,7 +153,17 @@ class TurnAggregator(Processor):
         if not (frame.state == State.THINKING and frame.turn_id < self._turn_id):  # of a turn already replaced
             actions = self._core.on_state(State(frame.state), self._now())
         await self.push_frame(frame, direction)
-        await self._act(actions)
+        await self._act([*actions, *self._words_over()])
+
+    @consumes(ProtectionFrame)
+    async def _on_protection(self, frame: ProtectionFrame, direction: FrameDirection) -> None:
+        self._is_protected = frame.is_protected
+        await self.push_frame(frame, direction)
+        await self._act(self._words_over())
+
+    def _words_over(self) -> Sequence[Action]:
+        stance = self._policy.while_in(self._core.state).stance
+        return self._core.hold(self._is_protected or stance is Stance.NEVER)
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:

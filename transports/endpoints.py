@@ -30,8 +30,10 @@ from ..pipeline.consumes import consumes
 from ..pipeline.frames import (
     ClientFragmentFrame,
     ClientTurnEndFrame,
+    PassageFrame,
     PlaybackPauseFrame,
     PlaybackResumeFrame,
+    ProtectionFrame,
     ReplyEndedFrame,
     ReplyInterruptedFrame,
     ReplyPlayedFrame,
@@ -146,6 +148,7 @@ class ClientOutput(Processor):
         self._speaking_turn: int | None = None  # the turn that `response_ready` was sent for
         self._resumed_turn: int | None = None  # being spoken when another process lost it, and not gone on with yet
         self._heard_count = -1  # words of the sounding reply that were reported as begun; -1: not even its start
+        self._is_protected = False  # what sounds is protected, as was told upstream
         self._thinking_since = 0.0  # loop time of the last end of turn
         self._marked: tuple[int | None, float] = (None, 0.0)  # turn, and ms of its reply, that the client marked last
 
@@ -209,6 +212,10 @@ class ClientOutput(Processor):
     async def _on_reply_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
         self._marker = frame.turn_id
 
+    @consumes(PassageFrame)
+    async def _on_passage(self, frame: PassageFrame, direction: FrameDirection) -> None:
+        self._playout.protect(frame.turn_id, frame.is_protected)
+
     @consumes(ReplyEndedFrame)
     async def _on_reply_ended(self, frame: ReplyEndedFrame, direction: FrameDirection) -> None:
         self._playout.end(frame.turn_id)
@@ -237,6 +244,7 @@ class ClientOutput(Processor):
             self.say(self._spell.interrupted(turn_id))
             played = ReplyPlayedFrame(turn_id=turn_id, complete=False, played_ms=heard_ms, heard=heard)
             await self._report(played)
+        self._note_protection(now)
         await self.push_frame(frame, direction)
 
     @consumes(EndFrame, CancelFrame)
@@ -329,6 +337,7 @@ class ClientOutput(Processor):
         finished = self._playout.finished(now)
         if finished is not None:
             self.create_task(self._report(ReplyPlayedFrame(turn_id=finished)), "reply_played")
+        self._note_protection(now)
         if self._playout.turn_id is None:
             self._stop()
 
@@ -338,6 +347,14 @@ class ClientOutput(Processor):
         if sent_ms - self._marked[1] >= MARK_MS:
             self._marked = (turn_id, sent_ms)
             self.say(self._spell.mark(turn_id, sent_ms))
+
+    def _note_protection(self, now: float) -> None:
+        """Say upstream that a protected passage has begun to sound, or is over."""
+        is_protected = self._playout.is_protected(now)
+        if is_protected != self._is_protected:
+            self._is_protected = is_protected
+            frame = ProtectionFrame(turn_id=self._playout.turn_id or 0, is_protected=is_protected)
+            self.create_task(self.push_frame(frame, FrameDirection.UPSTREAM), "protection")
 
     def _note_progress(self, turn_id: int | None, now: float) -> None:
         """Say upstream that the first audio, or another word, has begun to sound."""
