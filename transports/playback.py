@@ -9,6 +9,9 @@ All times are the caller's, in s.
 
 from __future__ import annotations
 
+import numpy as np
+
+FADE_MS = 5.0  # what a pause or a cut leaves sounding: a hard edge clicks
 MAX_HELD_S = 30.0  # audio that waits to be played; a server that keeps to its lead never has more than 0.1 s here
 
 
@@ -24,6 +27,9 @@ class Playback:
         self.is_paused = False  # the server asked to stop for a moment
         self.is_open = True  # audio is taken; False from `interrupted` to the next reply
         self._start_s: float | None = None  # when `heard` begins; None before `start`
+        self._edge = 0  # the last sample that sounded, while its fading is due; 0: nothing to fade
+        self._rise = 0  # samples that are still to rise to full level after a pause or a cut
+        self._fade = int(FADE_MS * sample_rate / 1000)  # samples
         self._position = 0  # samples of the clock that are accounted for
         self._buffer = bytearray()  # received, not played
         self._older = 0  # samples at its front that belong to the reply before
@@ -62,7 +68,7 @@ class Playback:
 
     def pause(self, now_s: float) -> None:
         """Fall silent, keep what waits."""
-        self.advance(now_s)
+        self._stop(now_s)
         self.is_paused = True
 
     def resume(self, now_s: float) -> None:
@@ -72,7 +78,7 @@ class Playback:
 
     def drop(self, now_s: float) -> None:
         """Forget what waits and take nothing before the next `begin`."""
-        self.advance(now_s)
+        self._stop(now_s)
         self.dropped += len(self._buffer) // 2
         self._buffer.clear()
         self._older = 0
@@ -92,13 +98,40 @@ class Playback:
         self._position += due
         taken = 0 if self.is_paused else min(due, len(self._buffer) // 2)
         if len(self.heard) < self._max_heard:
-            self.heard += self._buffer[: 2 * taken]
-            self.heard += bytes(2 * (due - taken))
+            self.heard += self._sounding(taken)
+            self.heard += self._silence(due - taken)
         del self._buffer[: 2 * taken]
         older = min(taken, self._older)
         self._older -= older
         self._reply_played += taken - older
         self.played += taken
+
+    def _stop(self, now_s: float) -> None:
+        was_paused = self.is_paused
+        self.advance(now_s)
+        if not was_paused and self._buffer and self.heard:
+            self._edge = int.from_bytes(self.heard[-2:], "little", signed=True)
+            self._rise = self._fade
+
+    def _sounding(self, count: int) -> bytes:
+        """The next samples of the buffer, rising if they come after a stop. Which ones they are changes nothing."""
+        rising = min(count, self._rise)
+        if not rising:
+            return bytes(self._buffer[: 2 * count])
+        samples = np.frombuffer(bytes(self._buffer[: 2 * count]), "<i2").astype(np.float64)
+        begin = self._fade - self._rise
+        samples[:rising] *= np.arange(begin + 1, begin + rising + 1) / self._fade
+        self._rise -= rising
+        return samples.astype("<i2").tobytes()
+
+    def _silence(self, count: int) -> bytes:
+        """Silence, which the last sample before a stop fades into."""
+        if not self._edge or not count:
+            return bytes(2 * count)
+        fading = min(count, self._fade)
+        ramp = self._edge * (1 - np.arange(1, fading + 1) / self._fade)
+        self._edge = 0
+        return ramp.astype("<i2").tobytes() + bytes(2 * (count - fading))
 
 
 class Microphone:

@@ -6,6 +6,7 @@ const PATIENCE_S = 0.06; // after this long whatever there is starts: the last w
 const HOLD_S = 8; // what the ring holds; the server is never more than 0.1 s ahead
 const REPORT_S = 0.1;
 const FADE = 0.94; // per sample: a cut or a pause fades in about 5 ms and does not click
+const RISE_S = 0.005; // and what comes after it rises as fast
 
 class Player extends AudioWorkletProcessor {
   constructor() {
@@ -17,6 +18,7 @@ class Player extends AudioWorkletProcessor {
     this.running = false; // false while too little has gathered
     this.paused = false;
     this.waited = 0; // samples since audio began to gather
+    this.gain = 1; // of what sounds; 0 after a pause, and rising
     this.last = 0; // the last sample that sounded, to fade from
     this.sinceReport = 0;
     this.sounded = false; // in the last report
@@ -52,10 +54,14 @@ class Player extends AudioWorkletProcessor {
     let n = 0;
     if (this.running && !this.paused) {
       const count = Math.min(out.length, this.written - this.played);
-      for (; n < count; n++) out[n] = this.ring[this.played++ % this.ring.length];
+      for (; n < count; n++) {
+        this.gain = Math.min(1, this.gain + 1 / (RISE_S * sampleRate));
+        out[n] = this.gain * this.ring[this.played++ % this.ring.length];
+      }
       if (count) this.last = out[count - 1];
       if (count < out.length) this.running = false;
     }
+    if (n < out.length) this.gain = 0;
     for (; n < out.length; n++) out[n] = this.last *= FADE;
     this.report(out.length);
     return true;
