@@ -199,6 +199,7 @@ def test_a_token_is_asked_for_and_a_restarted_server_is_found_again(browser, tmp
     with served(tmp_path, environment=environment, port=port) as address:
         page.goto(address)
         page.wait_for_selector("#notice:has-text('asks for a token')")
+        assert page.locator("#machine .node.on").count() == 0  # not known
         session = page.inner_text("#session")
         assert f"leibniz token {session}" in page.inner_text("#token-form")
         page.fill("#token", "lv1.wrong")

@@ -114,7 +114,7 @@ function enter(state) {
 }
 
 function stand(state, why) {
-  enter(state);
+  enter(state ?? "idle");
   machine.stand(state, why);
 }
 
@@ -148,7 +148,7 @@ function onStatus({ name, text, reason = "", needsToken = false, isDetail = fals
   call.isOpenForAudio = false;
   setPaused(false, call.turn);
   turns.lost(now());
-  stand("idle", "not connected");
+  stand(null, "not connected");
 }
 
 function showRecorded() {
@@ -242,6 +242,6 @@ for (const kind of ["pointerdown", "keydown"]) {
   });
 }
 setInterval(showRecorded, 1000);
-stand("idle", "not connected");
+stand(null, "not connected");
 if (!window.isSecureContext) set($("mic"), { title: INSECURE });
 link.connect();

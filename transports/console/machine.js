@@ -35,7 +35,7 @@ export class Machine {
     this.nodes = {}; // state -> its group
     this.edges = EDGES.map((edge) => this.edge(edge));
     this.labels = new Map(); // trigger and place -> text
-    this.state = "idle";
+    this.state = null; // null while it is not known
     this.timer = null; // puts `interrupt` out
     const arrow = (id) =>
       draw("marker", { id, viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto", markerUnits: "userSpaceOnUse" },
@@ -84,17 +84,17 @@ export class Machine {
     if (edge) mark(edge.line, edge.label, true);
     this.state = state;
     setText(this.caption, edge ? `${from} → ${state}` : state);
-    this.caption.append(make("span", { class: "quiet" }, trigger));
+    this.caption.append(" ", make("span", { class: "quiet" }, trigger));
     if (state === "interrupt") this.flash();
     this.light();
   }
 
-  /** No move, but the state is known: at the start, and when the connection is lost. */
+  /** No move: a connection begins, or is lost; then the state is not known, null, and nothing is lit. */
   stand(state, why) {
     this.state = state;
     for (const { line, label } of this.edges) mark(line, label, false);
-    setText(this.caption, state);
-    this.caption.append(make("span", { class: "quiet" }, why));
+    setText(this.caption, state ?? "");
+    this.caption.append(" ", make("span", { class: "quiet" }, why));
     this.light();
   }
 

@@ -209,12 +209,13 @@ export class Timeline {
     if (!item.text) return text?.remove();
     text ??= group.appendChild(draw("text", { class: "said" }));
     const right = scale.x(scale.to);
+    const start = Math.max(x, scale.x(scale.from)); // a bar that began before the picture is named where it is seen
     const isDark = item.kind === "branch"; // nothing can be read on it
-    const inside = isDark ? 0 : Math.floor((Math.min(right, x + width) - x - 10) / LETTER_PX);
+    const inside = isDark ? 0 : Math.floor((Math.min(right, x + width) - start - 10) / LETTER_PX);
     const isBeside = inside < Math.min(item.text.length, 3) && item.isLast; // a thin bar: the words stand after it
     const most = isBeside ? Math.floor((right - x - width - 8) / LETTER_PX) : inside;
     setText(text, item.text.length > most ? (most > 2 ? `${item.text.slice(0, most - 1)}…` : "") : item.text);
-    set(text, { x: isBeside ? x + width + 6 : x + 5, y: y + ROW / 2 + 4 });
+    set(text, { x: isBeside ? x + width + 6 : start + 5, y: y + ROW / 2 + 4 });
   }
 
   drawMark(group, { at, kind, label }, { x }) {
