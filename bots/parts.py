@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pipecat.services.openai.llm import OpenAILLMService
 
@@ -62,7 +62,15 @@ class PooledLLM(OpenAILLMService):
             await client.close()
 
 
-def llm_from(environment: Mapping[str, str]) -> PooledLLM | None:
+class LLMSettings(NamedTuple):
+    """What LLM_BASE_URL, LLM_API_KEY and LLM_MODEL come to."""
+
+    url: str
+    key: str
+    model: str
+
+
+def llm_settings(environment: Mapping[str, str]) -> LLMSettings | None:
     """Return the LLM that LLM_BASE_URL, LLM_API_KEY and LLM_MODEL name; None if neither address nor key is set.
 
     LLM_BASE_URL is an OpenAI-compatible address, or openai (the default), groq or gemini. Raises `ConfigurationError`
@@ -76,4 +84,12 @@ def llm_from(environment: Mapping[str, str]) -> PooledLLM | None:
     if not model or not url.startswith(("http://", "https://")):
         known = ", ".join(PROVIDERS)
         raise ConfigurationError(f"LLM_BASE_URL is {base!r}: give {known}, or an http(s) address and LLM_MODEL")
-    return PooledLLM(api_key=key or NO_KEY, base_url=url, settings=PooledLLM.Settings(model=model))
+    return LLMSettings(url, key or NO_KEY, model)
+
+
+def llm_from(environment: Mapping[str, str]) -> PooledLLM | None:
+    """Return Pipecat's service for `llm_settings`; None if there are none."""
+    found = llm_settings(environment)
+    if found is None:
+        return None
+    return PooledLLM(api_key=found.key, base_url=found.url, settings=PooledLLM.Settings(model=found.model))

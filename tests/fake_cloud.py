@@ -88,8 +88,10 @@ class FakeService:
 
     async def _serve(self, socket: ServerConnection) -> None:
         self.sockets.append(socket)
-        with contextlib.suppress(ConnectionClosed):
+        try:
             await self.talk(socket)
+        except* ConnectionClosed:
+            pass
         self.sockets.remove(socket)
 
     async def texts(self, socket: ServerConnection) -> AsyncIterator[dict[str, Any]]:

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from . import compare, new, record, replay, serve, show, talk, token, watch
+from . import compare, doctor, new, record, replay, serve, show, talk, token, watch
 
-COMMANDS = (serve, talk, new, record, show, replay, compare, watch, token)
+COMMANDS = (serve, talk, new, doctor, record, show, replay, compare, watch, token)
 
 
 def parser() -> argparse.ArgumentParser:

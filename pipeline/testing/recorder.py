@@ -266,7 +266,7 @@ class _WatchedDialect:
         self._note = note
         self.subprotocol = dialect.subprotocol  # the dialect's
 
-    def audio(self, pcm: bytes, sample_rate: int) -> bytes:
+    def audio(self, pcm: bytes, sample_rate: int) -> str | bytes:
         """See `Dialect.audio`."""
         fields = {"rate": sample_rate, "samples": min(len(pcm) // 2, MAX_SAMPLES), "pcm": bytes(pcm)}
         self._note(WIRE, "to_user", "audio", fields)
@@ -274,7 +274,7 @@ class _WatchedDialect:
 
     def __getattr__(self, name: str) -> Any:
         spell = getattr(self._dialect, name)
-        if name == "decode":
+        if name in ("decode", "audio_type", "mark"):  # nothing that the user is told
             return spell
 
         def spelled(*args: Any, **kwargs: Any) -> Any:
