@@ -202,7 +202,7 @@ def test_a_call_is_answered_interrupted_and_answered_again(tmp_path: Path) -> No
     begun, again = call.begun[1], call.begun[2]
     assert loudest(bytes(call.heard[begun:cut_at])) > 3000, "the first answer is heard"
     quiet = bytes(call.heard[cut_at : again - 2400])  # the next one may have begun before its mark says, by its gaps
-    assert len(quiet) > 4000
+    assert len(quiet) > 800
     assert loudest(quiet) < 200, "nothing of it after `clear`"
     assert loudest(bytes(call.heard[again:])) > 3000, "the second answer is heard"
     noted = next(int(match[1]) for line in lines if (match := re.search(r"interrupted heard_ms=(\d+)", line)))
