@@ -72,7 +72,8 @@ def main() -> None:
         x = 60 + number * 200
         body.append(f'<rect x="{x}" y="{PAD + H + 50}" width="14" height="4" fill="{COLOURS[kind]}"/>')
         body.append(f'<text x="{x + 20}" y="{PAD + H + 56}">{name}</text>')
-    note = f"{report['machine']}, {report['date']}; server on core 0, clients on core 1; tuned and default Pipecat lie on each other in memory"
+    note = f"{report['machine']}, {report['date']}; server on core 0, clients on core 1. "
+    note += "Tuned and default Pipecat lie on each other in memory."
     body.append(f'<text x="60" y="{PAD + H + 78}" fill="#666">{note}</text>')
     width, height = 60 + 3 * (W + 90), PAD + H + 92
     target.parent.mkdir(parents=True, exist_ok=True)
