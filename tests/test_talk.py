@@ -87,11 +87,14 @@ def test_words_over_the_answer_interrupt_it_and_are_answered(assistant, tmp_path
     out = tmp_path / "call.wav"
     done = talk(
         "do you have gift cards", "--url", assistant, "--json", "--interrupt-after", "1.0", QUESTION,
-        "--out", str(out), "--stereo",
+        "--out", str(out), "--stereo", "--plot", str(tmp_path / "call.svg"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     call = json.loads(done.stdout)
     assert call["interrupted"] is True
+    picture = (tmp_path / "call.svg").read_text()
+    for part in ("do you have gift cards", QUESTION, "cut, not heard: ", 'class="cut"', 'class="interrupt"'):
+        assert part in picture
     assert call["states"][:6] == ["idle", "listening", "thinking", "speaking", "interrupt", "listening"]
     assert call["states"][-2:] == ["speaking", "idle"]
     assert call["transcript"].splitlines()[-1] == QUESTION

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from .loading import UsageError, set_up_log
 from .serve import int_of
+from .talk_plot import check_plot, write_plot
 
 if TYPE_CHECKING:  # each takes time to import; done while the bot starts
     from leibniz_voice.transports.client import WebSocketClient
@@ -36,6 +37,7 @@ examples:
   leibniz talk question.wav --bot bots/assistant.py           to a bot started for this call
   leibniz talk "tell me about delivery" --out call.wav --stereo
   leibniz talk "tell me about returns" --interrupt-after 1.5 "what are your opening hours"
+  leibniz talk "where is my order" --plot call.svg            a picture of the call, drawn to scale
   leibniz talk "what do you sell" --json | tail -n 1
 
 status:
@@ -78,6 +80,7 @@ def add_parser(commands: Any) -> None:
         metavar=("S", "TEXT"),
         help="after S seconds of the answer, say TEXT (or a WAV file) over it",
     )
+    parser.add_argument("--plot", metavar="FILE", help="draw the call: FILE.svg a picture, FILE.html a page with sound")
     parser.set_defaults(run=run, default_url=default)
 
 
@@ -121,6 +124,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--stereo needs --out FILE.wav")
     if options.out and not Path(options.out).absolute().parent.is_dir():
         raise UsageError(f"{options.out}: no such folder")
+    if options.plot:
+        check_plot(options.plot)
     if options.interrupt_after is not None:
         try:
             options.interrupt_s = float(options.interrupt_after[0])
@@ -190,6 +195,8 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
         from .talk_sound import write_wav
 
         write_wav(options.out, client.playback.heard, client.microphone.said if options.stereo else None)
+    if options.plot:
+        write_plot(options.plot, client)
     return _show(call, options)
 
 

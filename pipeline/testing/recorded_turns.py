@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..waterfall import INSTANTS
 from .recording import Event, Move, Turn, as_int
 
 _SPEECH_GAP_S = 0.5  # between speech chunks: past it another stretch of speech has begun
@@ -149,6 +150,19 @@ class _Reader:
                 turn.reply = f"{turn.reply} {text}".strip()
             case "interrupted" if turn_id:
                 self._turn(turn_id).interrupted = True
+            case "turn" if turn_id:
+                self._measured(self._turn(turn_id), event.fields)
+
+    def _measured(self, turn: Turn, fields: dict[str, Any]) -> None:
+        """What only the bot knows of a turn: its instants, in ms from its end, and what was heard of a cut reply."""
+        heard, instants_ms = fields.get("heard"), fields.get("instants_ms")
+        if isinstance(heard, str) and heard:
+            turn.heard = heard
+        committed = turn.instants.get("committed")
+        if committed is not None and isinstance(instants_ms, dict):
+            for name, ms in instants_ms.items():
+                if name in INSTANTS and isinstance(ms, int | float):
+                    turn.instants.setdefault(name, max(0.0, committed + ms / 1000))
 
     def _sent(self, event: Event, is_client: bool) -> None:
         if self._state != "speaking" or self._turn_id <= self._is_sent:
