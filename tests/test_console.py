@@ -126,6 +126,8 @@ def test_a_conversation_aloud_and_typed_is_seen_heard_and_recorded(open_page, tm
         (QUESTION, True, False), (INTERRUPTION, True, False), (QUESTION, False, True),
     ]  # fmt: skip
     assert recording.turns[0].reply.startswith(ANSWER)
+    assert 0 < len(recording.turns[0].heard) < len(recording.turns[0].reply)
+    assert {"Intent", "Retrieval", "LLM Wait"} <= set(recording.turns[0].latency_ms)
     for direction in ("to_bot", "to_user"):
         assert max(recording.audio(direction)) > 0
     sent = recording.frames("audio", direction="to_bot")
