@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from .loading import UsageError, set_up_log
 from .serve import int_of
+from .talk_line import PLAYERS, RECORDERS, Line, find
 from .talk_plot import check_plot, write_plot
 
 if TYPE_CHECKING:  # each takes time to import; done while the bot starts
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # each takes time to import; done while the bot starts
     from .talk_view import View
 
 TIMEOUT_S = 60.0  # of a call, besides what is said in it
+MAX_CALL_S = 3600.0  # of one by microphone
 SETTLE_S = 0.3  # quiet in front of the first word: the room that a VAD hears first
 MARGIN_S = 0.3  # after the last sample of the answer
 QUIET_S = 1.5  # of a bot without states: it is done when it has been quiet for so long
@@ -34,6 +36,7 @@ BOTLESS = "start one with `leibniz serve bots/assistant.py`, or give --bot bots/
 EPILOG = """\
 examples:
   leibniz talk "what are your opening hours"                  to the bot on port 8004
+  leibniz talk --microphone --bot bots/assistant.py           talk to it yourself
   leibniz talk question.wav --bot bots/assistant.py           to a bot started for this call
   leibniz talk "tell me about delivery" --out call.wav --stereo
   leibniz talk "tell me about returns" --interrupt-after 1.5 "what are your opening hours"
@@ -58,7 +61,12 @@ def add_parser(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("words", metavar="TEXT|FILE.wav", help="what to say: words, or a WAV file of any rate")
+    parser.add_argument(
+        "words", metavar="TEXT|FILE.wav", nargs="?", default="", help="what to say: words, or a WAV file of any rate"
+    )
+    parser.add_argument(
+        "--microphone", action="store_true", help="speak yourself, with a headset, until Ctrl-C (instead of TEXT)"
+    )
     parser.add_argument("--bot", metavar="BOT", help="start this bot script for the call, on a free port")
     default = f"ws://127.0.0.1:{int_of('PORT', 8004)}"
     parser.add_argument("--url", help=f"address of a running bot (default: {default})")
@@ -126,6 +134,12 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"{options.out}: no such folder")
     if options.plot:
         check_plot(options.plot)
+    if options.microphone:
+        if options.words or options.interrupt_after:
+            raise UsageError("--microphone is you speaking; leave out TEXT and --interrupt-after")
+        find(RECORDERS, "record")
+        find(PLAYERS, "play")
+        return
     if options.interrupt_after is not None:
         try:
             options.interrupt_s = float(options.interrupt_after[0])
@@ -139,6 +153,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _utterances(options: argparse.Namespace) -> list[str]:
+    if options.microphone:
+        return []
     return [options.words, *(options.interrupt_after or ())[1:]]
 
 
@@ -183,7 +199,7 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
     call = Call(client, options.timeout if options.timeout is not None else TIMEOUT_S + said_s)
     try:
         async with client:
-            await _converse(call, sounds, options, view)
+            await (_speak(call, options, view) if options.microphone else _converse(call, sounds, options, view))
     except ConnectionFailed as error:
         if not client.events:
             hint = f"; {BOTLESS}" if options.bot is None and "nothing listens" in str(error) else ""
@@ -198,6 +214,22 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
     if options.plot:
         write_plot(options.plot, client)
     return _show(call, options)
+
+
+async def _speak(call: Call, options: argparse.Namespace, view: View) -> None:
+    """Let the user speak until Ctrl-C, or until the time is up where --timeout sets one."""
+    client, stopped = call.client, asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
+    async with Line(client) as line:
+        view.line(client.now_s, "🎤 speak; Ctrl-C ends the call")
+
+        def look() -> bool:
+            view.draw(client.now_s, client.microphone.said, client.playback.heard)
+            return stopped.is_set() or bool(line.failure)
+
+        await client.until(look, timeout_s=options.timeout or MAX_CALL_S)
+        if line.failure:
+            view.line(client.now_s, f"❗ the microphone: {line.failure}")
 
 
 async def _converse(call: Call, sounds: list[bytes], options: argparse.Namespace, view: View) -> None:
@@ -285,6 +317,8 @@ def _show(call: Call, options: argparse.Namespace) -> int:
         heard=client.playback.heard,
         played_ms=played_ms,
     )
+    if options.microphone:  # nobody knows when the user was done: any sound of the bot is an answer
+        report.is_heard = client.playback.played > 0
     _summarise(client, report, sys.stderr if options.json else sys.stdout)
     if options.json:
         print(json.dumps(report.as_json()), flush=True)
