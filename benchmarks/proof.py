@@ -1,6 +1,6 @@
 """Run the proof of the fence over many random schedules and print what became of them.
 
-    python benchmarks/proof.py [--schedules 10000] [--first 0] [--llm]
+    python benchmarks/proof.py [--schedules 10000] [--first 0] [--llm | --sockets]
 
 The schedules and what must hold of each are described in tests/proof.py. Exit status 1 if one did not hold.
 """
@@ -8,12 +8,14 @@ The schedules and what must hold of each are described in tests/proof.py. Exit s
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import platform
 import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +26,17 @@ logger.remove()
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.proof import prove  # noqa: E402 - the log is silenced, and the path set, first
+from tests.proof import Verdict, prove  # noqa: E402 - the log is silenced, and the path set, first
+from tests.proof_sockets import prove_over_sockets  # noqa: E402
+
+
+def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:
+    """Those of the schedules asked for, as they come."""
+    seeds = range(options.first, options.first + options.schedules)
+    if options.sockets:
+        yield from asyncio.run(prove_over_sockets(seeds))
+    else:
+        yield from (prove(seed, has_llm=options.llm) for seed in seeds)
 
 
 def main() -> int:
@@ -33,12 +45,13 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=10_000, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="first seed (default: %(default)s)")
     parser.add_argument("--llm", action="store_true", help="answered by Pipecat's OpenAI service from a local server")
+    parser.add_argument("--sockets", action="store_true", help="over real sockets, in real time; say --schedules 1000")
     options = parser.parse_args()
     totals: Counter[str] = Counter()
     voices: Counter[str] = Counter()
     started = time.perf_counter()
-    for seed in range(options.first, options.first + options.schedules):
-        verdict = prove(seed, has_llm=options.llm)
+    for verdict in verdicts(options):
+        seed = verdict.plan.seed
         voices[verdict.plan.voice] += 1
         totals.update(
             cuts=verdict.cuts,
@@ -57,8 +70,8 @@ def main() -> int:
     seconds = time.perf_counter() - started
     print(f"{date.today()}, {platform.platform()}, Python {platform.python_version()}, "
           f"pipecat-ai {version('pipecat-ai')}, {os.cpu_count()} cores")  # fmt: skip
-    print(f"schedules                 {options.schedules}, seeds from {options.first}, "
-          f"{'answers by an LLM over HTTP, ' if options.llm else ''}{seconds:.0f} s in all")  # fmt: skip
+    how = "answers by an LLM over HTTP, " * options.llm + "over real sockets, " * options.sockets
+    print(f"schedules                 {options.schedules}, seeds from {options.first}, {how}{seconds:.0f} s in all")
     print(f"by kind of voice service  {', '.join(f'{name} {count}' for name, count in sorted(voices.items()))}")
     print(f"replies                   {totals['replies']}")
     print(f"cut by the user           {totals['cuts']}")

@@ -58,9 +58,14 @@ class Hearing:
         return self._noted(self._policy.on_client_says(confidence, is_protected=self.is_protected))
 
     def on_verdict(self) -> Decision:
-        """The recogniser has spoken, and it was nothing; or it was awaited for long enough."""
+        """The recogniser has spoken, and it was nothing."""
         self._is_owed = False
         return self._noted(Decision.RESUME if self.is_waiting and self.is_holding else Decision.NOTHING)
+
+    def on_time(self) -> Decision:
+        """Words were awaited for long enough; or nobody hears the user any more, who was speaking."""
+        self._is_owed = False
+        return self._noted(Decision.RESUME if self.is_holding else Decision.NOTHING)
 
     def forget(self) -> None:
         """The reply is over or cut: nothing is held any more."""

@@ -46,6 +46,8 @@ from ..pipeline.stages import Stage, has_recogniser_before
 from ..pipeline.states import State
 from ..pipeline.voices import VoiceContexts, voices_before
 
+STALLED_S = 1.0  # chunks of speech come every 32 ms; without one for so long, the microphone is off: the bot goes on
+
 
 class InterruptionGate(Processor):
     """Holds the bot at the first confident speech, cuts it when the speech is confirmed, else lets it go on.
@@ -70,7 +72,8 @@ class InterruptionGate(Processor):
         self._turn_id = 0  # the newest turn seen: the one that an interruption cuts
         self._audible = 0  # the turn whose first audio has passed
         self._texts = ReplyTexts()  # what the client knows of the reply's words
-        self._timer: asyncio.TimerHandle | None = None  # ends the wait for a recogniser's words; None: no wait
+        self._timer: asyncio.TimerHandle | None = None  # ends a wait: for words, or for speech; None: not held
+        self._chunk_at = 0.0  # loop time of the last chunk of speech over the bot
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Follow the context ids of the TTS services upstream."""
@@ -184,6 +187,7 @@ class InterruptionGate(Processor):
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
+            self._chunk_at = asyncio.get_running_loop().time()
             await self._do(self._hearing.on_speech(frame.confidence, frame.speech_ms, frame.level_db))
 
     @consumes(TextBufferFrame)
@@ -222,8 +226,6 @@ class InterruptionGate(Processor):
 
     async def _do(self, decision: Decision) -> None:
         hearing = self._hearing
-        if not hearing.is_waiting:
-            self._disarm()
         if decision is Decision.INTERRUPT:
             self.fence.cut(self._turn_id)
             if hearing.state is State.SPEAKING and not hearing.is_holding:
@@ -231,16 +233,25 @@ class InterruptionGate(Processor):
                 await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id, is_told=False))
             await self.push_frame(BargeInFrame(turn_id=self._turn_id), FrameDirection.UPSTREAM)
         elif decision is Decision.PAUSE:
+            self._arm(STALLED_S)
             await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id))
         elif decision is Decision.RESUME:
+            self._disarm()
             await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))
-        elif decision is Decision.AWAIT and self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(hearing.policy.verdict_ms / 1000, self._on_time)
+        elif decision is Decision.AWAIT:
+            self._arm(hearing.policy.verdict_ms / 1000)
+
+    def _arm(self, wait_s: float) -> None:
+        self._disarm()
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_time)
 
     def _on_time(self) -> None:
         self._timer = None
-        self.create_task(self._do(self._hearing.on_verdict()), "resume")
+        left_s = self._chunk_at + STALLED_S - asyncio.get_running_loop().time()
+        if self._hearing.is_holding and not self._hearing.is_waiting and left_s > 0:
+            self._arm(left_s)
+        else:
+            self.create_task(self._do(self._hearing.on_time()), "resume")
 
     def _forget(self) -> None:
         self._hearing.forget()

@@ -51,6 +51,7 @@ from leibniz_voice.pipeline import (
 from leibniz_voice.pipeline.frames import ReplyInterruptedFrame, SpeechChunkFrame
 from leibniz_voice.pipeline.testing import AsyncCall, CallError, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
+from leibniz_voice.transports.memory import MemoryWire
 from leibniz_voice.transports.protocol import UserSpeaking
 
 from .fake_openai import FakeOpenAI, says
@@ -368,30 +369,29 @@ async def _run(plan: Plan, parts: Parts, llm: FakeOpenAI | None = None) -> Verdi
             await call.until(lambda: call.record.fields.state == "idle", "end", timeout_s=20)
         except CallError:
             verdict.wedged = True
-        verdict.stale += _stale(gate_log)
-        asked = " ".join(text for kind, text in gate_log if kind == "turn").split()
-        verdict.lost = sum(word not in asked for word in user.said)
-        turns = {frame.turn_id: frame.text.split() for kind, frame in gate_log if kind == "asked"}
-        cut = {message["turn"] for message in call.wire.of_type("interrupted")}
-        again = [t for t, words in turns.items() if any(set(words) <= set(turns[old]) for old in turns if old < t)]
-        verdict.unasked = bool(again) or max(turns, default=0) in cut
-        _judge(verdict, call)
+        judge(verdict, gate_log, user.said, call.wire)
         return verdict
 
 
-def _judge(verdict: Verdict, call: AsyncCall) -> None:
+def judge(verdict: Verdict, gate_log: list[tuple[str, Any]], said: list[str], wire: MemoryWire) -> None:
+    """Fill in what the probes round the gate, and the client, have seen."""
+    asked = " ".join(text for kind, text in gate_log if kind == "turn").split()
+    verdict.lost = sum(word not in asked for word in said)
+    turns = {frame.turn_id: frame.text.split() for kind, frame in gate_log if kind == "asked"}
+    cut = {message["turn"] for message in wire.of_type("interrupted")}
+    again = [t for t, words in turns.items() if any(set(words) <= set(turns[old]) for old in turns if old < t)]
+    verdict.unasked = bool(again) or max(turns, default=0) in cut
     heard: Counter[int] = Counter()
-    for _, pcm in call.wire.audio:
+    for _, pcm in wire.audio:
         heard.update(np.frombuffer(pcm, SAMPLE).tolist())
-    sent = [("cut", m["turn"]) if kind == "interrupted" else (kind, m) for kind, m in call.wire.log]
-    verdict.stale += _stale(sent)
-    cut = {turn for kind, turn in sent if kind == "cut"}
-    answered = {m["turn"] for m in call.wire.of_type("response_ready")}
+    sent = [("cut", m["turn"]) if kind == "interrupted" else (kind, m) for kind, m in wire.log]
+    verdict.stale = _stale(gate_log) + _stale(sent)
+    answered = {m["turn"] for m in wire.of_type("response_ready")}
     verdict.cuts, verdict.replies = len(cut), len(answered)
     for turn in answered - cut:
         verdict.dropped += max(0, verdict.plan.chunks[turn % 16] * 16 * CHUNK_MS - heard[turn])
     if not verdict.is_good:
-        verdict.trace = "\n".join(f"{at:8.3f} {m}" for at, m in call.wire.messages)
+        verdict.trace = "\n".join(f"{at:8.3f} {m}" for at, m in wire.messages)
 
 
 def _stale(log: list[tuple[str, Any]]) -> int:

@@ -96,6 +96,14 @@ def test_a_protected_passage_hears_nothing() -> None:
     assert not here.is_holding
 
 
+def test_a_microphone_that_is_turned_off_in_a_word_holds_the_bot_no_longer() -> None:
+    here = hearing()
+    here.on_start()
+    here.on_speech(*VOICE)
+    assert here.on_time() is RESUME
+    assert here.on_time() is NOTHING
+
+
 def test_what_is_over_is_forgotten() -> None:
     here = hearing()
     here.on_start()

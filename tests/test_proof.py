@@ -26,6 +26,7 @@ from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, TurnAggregator
 
 from .proof import Parts, Verdict, prove
+from .proof_sockets import prove_over_sockets
 
 pytestmark = pytest.mark.slow
 SEARCH = 400  # schedules within which a broken variant must be caught
@@ -61,6 +62,12 @@ def test_nothing_stale_is_heard_and_nothing_good_is_lost(count: int) -> None:
 @pytest.mark.parametrize("count", [5, pytest.param(500, marks=pytest.mark.full)])
 def test_nor_with_pipecats_own_llm_service_over_http(count: int) -> None:
     bad = failures(count, has_llm=True)
+    assert not bad, f"{len(bad)} of {count}, first: {bad[0]}\n{bad[0].trace}"
+
+
+@pytest.mark.parametrize("count", [24, pytest.param(1000, marks=pytest.mark.full)])
+def test_nor_over_real_sockets(count: int) -> None:
+    bad = [verdict for verdict in asyncio.run(prove_over_sockets(range(count))) if not verdict.is_good]
     assert not bad, f"{len(bad)} of {count}, first: {bad[0]}\n{bad[0].trace}"
 
 
