@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
@@ -87,5 +88,4 @@ def test_the_python_client_asks_and_hears(tmp_path: Path) -> None:
         return heard
 
     heard = asyncio.run(main())
-    assert len(heard) > 2 * 16000 * 3
-    assert max(heard[-2 * 16000 * 3 :: 2]) > 0
+    assert int(np.abs(np.frombuffer(heard, np.int16).astype(int)).max()) > 3000, "the answer"

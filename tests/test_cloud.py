@@ -157,7 +157,7 @@ def test_a_voice_that_refuses_the_key_is_replaced_and_the_log_says_why(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("voice", [FakeCartesia, FakeElevenLabs])
+@pytest.mark.parametrize("voice", [pytest.param(FakeCartesia, marks=pytest.mark.full), FakeElevenLabs])
 def test_a_voice_that_dies_in_a_reply_is_replaced_in_the_next(
     monkeypatch: pytest.MonkeyPatch, voice: type[FakeVoice]
 ) -> None:
@@ -178,7 +178,7 @@ def test_a_voice_that_dies_in_a_reply_is_replaced_in_the_next(
 
 @needs_deepgram
 @pytest.mark.slow
-@pytest.mark.parametrize("failure", ["refused", "dead", "deaf"])
+@pytest.mark.parametrize("failure", ["refused", "dead", pytest.param("deaf", marks=pytest.mark.full)])
 def test_a_recogniser_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch, failure: str) -> None:
     async def script(call: Call, stt: FakeDeepgram) -> None:
         stt.is_deaf = failure == "deaf"

@@ -76,7 +76,7 @@ def page(tmp_path, script, microphone_wav):
     """A page with Pipecat's client, beside a served assistant."""
     with served(tmp_path) as address, sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(microphone_wav))
-        page = chromium.new_page()
+        page = chromium.new_page(bypass_csp=True)  # the server's pages allow no scripts but their own
         page.goto(f"{address}ready")  # any page of that host; one that a test makes up counts as a stranger's
         page.add_script_tag(content=script)
         page.ws_url = f"{address.replace('http', 'ws')}pipecat?session_id=js"
