@@ -13,6 +13,8 @@ import pytest
 from pipecat.processors.frame_processor import FrameDirection
 from websockets.asyncio.client import ClientConnection, connect
 
+from leibniz_voice.bots.cli.main import parser
+from leibniz_voice.bots.cli.serve import settings_of
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame, UserTurnFrame
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
@@ -141,6 +143,19 @@ def test_plain_pages_tell_a_listed_origin_that_it_may_read_them() -> None:
                     await page(server, path, Origin="https://other.example")
 
     asyncio.run(main())
+
+
+def test_the_command_takes_secret_and_origins_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEIBNIZ_ORIGINS", "https://shop.example https://www.shop.example")
+    monkeypatch.setenv("LEIBNIZ_SECRET", "s" * 32)
+    settings = settings_of(parser().parse_args(["serve", "bots/echo.py", "--limit", "idle_s=60", "--trust-proxy"]))
+    assert settings["origins"] == ["https://shop.example", "https://www.shop.example"]
+    assert (settings["secret"], settings["trust_proxy"], settings["insecure"]) == ("s" * 32, True, False)
+    assert settings["limits"] == Limits(idle_s=60)
+    monkeypatch.delenv("LEIBNIZ_ORIGINS")
+    monkeypatch.delenv("LEIBNIZ_SECRET")
+    settings = settings_of(parser().parse_args(["serve", "bots/echo.py"]))
+    assert (settings["origins"], settings["secret"], settings["host"]) == ([], None, "127.0.0.1")
 
 
 def test_the_idle_clock_stands_still_while_the_bot_speaks_and_starts_anew_with_any_message() -> None:
