@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import Event, Measures, Recording, measures_of
 from leibniz_voice.pipeline.testing.comparing import failing, table
 from leibniz_voice.pipeline.testing.condition import Condition
+from leibniz_voice.pipeline.testing.timeline import spans_of
 
 NAMES = tuple(Measures().values())
 COMMAND = (sys.executable, "-m", "leibniz_voice.bots.cli.main")
@@ -88,6 +90,37 @@ def test_a_reply_that_a_cough_has_cut_is_interrupted_falsely():
     cut = moved(2.3, "speaking", "interrupt", "barge_in")
     assert measured(heard(1, 2.3), said("vocal_tic", 2, 2.2), cut).false_interruptions == 1
     assert measured(heard(1, 2.3), said("turn", 2, 3), cut).false_interruptions == 0
+
+
+def test_the_end_of_a_turn_that_interrupted_is_that_of_its_speech():
+    """Speech over the bot ends before the state says that the user has the floor."""
+    onset = Event(2.1, "SileroVAD", "downstream", "VADUserStartedSpeakingFrame", {"speech_ms": 100.0})
+    offset = Event(3.3, "SileroVAD", "downstream", "VADUserStoppedSpeakingFrame", {"silence_ms": 300.0})
+    turn = Event(3.31, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": "stop"})
+    moves = [
+        moved(1, "thinking", "speaking", "response_ready"),
+        moved(3.31, "speaking", "interrupt", "barge_in"),
+        moved(3.31, "interrupt", "listening", "resume_listening"),
+        moved(3.31, "listening", "thinking", "vad_end"),
+    ]
+    measures = measured(heard(1, 2.1), told("pause", 2.1), onset, offset, turn, moves, heard(3.5, 4))
+    assert measures.response_latency == pytest.approx(0.5)
+    assert measures.yield_latency == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_client_knows_its_user_by_the_loudness_of_the_microphone():
+    rate, loud = 16000, base64.b64encode(b"\x00\x20\x00\xe0" * 400).decode()  # 50 ms
+    speech = [
+        Event(1 + 0.05 * at, "client", "to_bot", "audio", {"rate": rate, "samples": 800, "pcm": loud})
+        for at in range(20)
+    ]
+    states = [
+        Event(at, "client", "to_user", "state_update", {"state": state, "turn": 1, "trigger": trigger})
+        for at, state, trigger in ((1.1, "listening", "stt_start"), (2.3, "thinking", "vad_end"))
+    ]
+    recording = Recording(tuple(sorted(speech + states, key=lambda event: event.at)), side="client")
+    (span,) = spans_of(recording, "to_bot")
+    assert span == pytest.approx((0.95, 1.95), abs=0.05)
 
 
 def test_measures_add_up():

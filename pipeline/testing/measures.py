@@ -234,7 +234,7 @@ def said_in(recording: Recording) -> list[Said]:
         return sorted(each for event in labels if (each := _labelled(event)) is not None)
     said: list[Said] = []
     committed = [(turn.instants.get("committed"), turn) for turn in recording.turns if turn.user]
-    spans = spans_of(recording, "to_bot") if recording.side == "server" else []
+    spans = spans_of(recording, "to_bot")
     before = 0.0
     for at, turn in committed:
         if at is None:

@@ -8,6 +8,8 @@ from typing import Any
 from ..waterfall import INSTANTS
 from .recording import Event, Move, Turn, as_int
 
+_STALE = ("user_silent", "vad_end", "transcript")  # may be of a cough before, over the bot
+_FRESH_S = 5.0  # such an instant is of the turn that is committed so soon after it
 _SPEECH_GAP_S = 0.5  # between speech chunks: past it another stretch of speech has begun
 
 
@@ -45,11 +47,11 @@ class _Reader:
         match event.kind:
             case "SpeechChunkFrame":
                 self._speech(event)
-            case "VADUserStoppedSpeakingFrame" if self._state == "listening":
+            case "VADUserStoppedSpeakingFrame":
                 silence_s = _number(fields.get("silence_ms")) / 1000 or _number(fields.get("stop_secs"))
                 self._coming["user_silent"] = max(0.0, event.at - silence_s)
                 self._coming["vad_end"] = event.at
-            case "TextBufferFrame" if fields.get("is_final") and self._state == "listening":
+            case "TextBufferFrame" if fields.get("is_final"):
                 self._coming["transcript"] = event.at
             case "StateChangedFrame" if event.direction == "downstream":
                 self._moved(event.at, str(fields.get("state")), str(fields.get("trigger")), turn, fields)
@@ -87,7 +89,8 @@ class _Reader:
             self._coming["listening"] = at
         elif state == "thinking" and trigger == "vad_end":
             turn = self._turn(turn_id)
-            turn.instants |= {**self._coming, "committed": at}
+            fresh = {name: when for name, when in self._coming.items() if name not in _STALE or at - when < _FRESH_S}
+            turn.instants |= {**fresh, "committed": at}
             self._coming = {}
             words = fields.get("text_buffer")
             if isinstance(words, list | tuple) and not turn.user:

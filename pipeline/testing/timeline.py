@@ -24,6 +24,7 @@ MARKS = {"pause": "‖", "resume": "▶", "interrupted": "✂", "error": "!"}
 PLAIN_MARKS = {"pause": "=", "resume": ">", "interrupted": "X", "error": "!"}
 RATE = 16_000
 STEPS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+_SPAN_S, _LOUD = 0.04, 0.25  # pieces that are loud above -40 dB
 FLOOR_DB, RANGE_DB = 50, 42  # -50 dB is nothing, -8 dB is full
 
 
@@ -63,6 +64,8 @@ def spans_of(recording: Recording, direction: str) -> list[tuple[float, float]]:
     if direction == "to_user":
         sent = recording.frames("audio", direction="to_user")
         return _merged([(event.at, event.at + max(event.audio_s, 0.02)) for event in sent], gap_s=0.1)
+    if recording.has_audio and not recording.frames("VADUserStartedSpeakingFrame"):
+        return _loud_spans(recording)
     spans: list[tuple[float, float]] = []
     began: float | None = None
     for event in recording.events:
@@ -72,6 +75,14 @@ def spans_of(recording: Recording, direction: str) -> list[tuple[float, float]]:
             spans.append((began, max(began, event.at - _seconds(event.fields.get("silence_ms")))))
             began = None
     return spans + ([(began, recording.length_s)] if began is not None else [])
+
+
+def _loud_spans(recording: Recording) -> list[tuple[float, float]]:
+    """When the microphone was loud, where no speech detector tells: at a client."""
+    count = max(1, int(recording.length_s / _SPAN_S))
+    values = loudness(recording.audio("to_bot", rate=RATE), count, count * _SPAN_S)
+    loud = [(at * _SPAN_S, (at + 1) * _SPAN_S) for at, value in enumerate(values) if value > _LOUD]
+    return [span for span in _merged(loud, gap_s=0.4) if span[1] - span[0] > 2 * _SPAN_S]
 
 
 def _seconds(ms: object) -> float:
