@@ -27,7 +27,7 @@ class ConversationRecord:
     ) -> None:
         self.session_id = session_id  # names the conversation in logs and the store
         self.is_resumed = fields is not None  # whether an earlier conversation goes on
-        self.fields = fields or ConversationFields()  # the conversation
+        self.fields = fields or ConversationFields(last_update=time.time())  # the conversation
         self.fields.turn_id = max(self.fields.turn_id, last_turn_id)  # turn ids up to this may have been used
         self._on_change = on_change  # told of each change: (transition or None, write at once?); None: nobody
 

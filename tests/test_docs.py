@@ -59,3 +59,16 @@ def test_the_index_names_every_page_and_the_numbers_every_result() -> None:
     numbers = (ROOT / "docs/results/README.md").read_text()
     results = {file.name for file in ROOT.glob("docs/results/*") if file.suffix != ".md"}
     assert {name for name in results if f"({name})" not in numbers} == set()
+
+
+def test_every_test_that_the_contract_names_exists() -> None:
+    rows = [row for row in (ROOT / "docs/contract.md").read_text().splitlines() if row.startswith("| ")]
+    named = [re.findall(r"`(test_\w+\.py)::(test_\w+)`", row) for row in rows if not row.startswith("| What")]
+    assert len(named) > 50
+    assert all(named), "a row without a test"
+    missing = {
+        f"{file}::{test}"
+        for file, test in (found for row in named for found in row)
+        if not re.search(rf"^(async )?def {test}\(", (ROOT / "tests" / file).read_text(), re.M)
+    }
+    assert missing == set()

@@ -45,6 +45,7 @@ from leibniz_voice.pipeline.frames import (
     UtteranceStartedFrame,
 )
 from leibniz_voice.pipeline.processor import Processor
+from leibniz_voice.pipeline.record import ConversationRecord
 from leibniz_voice.pipeline.stages import Stage
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.processors import StateTracker
@@ -207,6 +208,24 @@ def test_a_barge_in_empties_what_the_contract_says() -> None:
 
     cut = Bench().run(script).fields.history
     assert cut == [{"turn_id": 1, "text": "It is on its way.", "heard": "It is", "interrupted": True}]
+
+
+def test_the_end_of_the_users_turn_and_of_the_whole_turn_are_stored_at_once() -> None:
+    told: list[tuple[str, bool]] = []
+
+    async def script(b: Bench) -> None:
+        await b.down(*turn(), *reply())
+        await b.up(ReplyPlayedFrame(turn_id=1))
+
+    bench = Bench()
+
+    def note(line: Any, at_once: bool) -> None:
+        told.append((line.trigger if line else "", at_once))
+
+    bench.tracker = StateTracker(record=ConversationRecord(on_change=note))
+    bench.run(script)
+    assert {trigger for trigger, at_once in told if at_once} == {"vad_end", "tts_complete"}
+    assert {"", "stt_start", "response_ready"} <= {trigger for trigger, at_once in told if not at_once}
 
 
 def test_callbacks_get_the_conversation_and_can_stop_nothing() -> None:

@@ -63,7 +63,7 @@ class MemoryStore:
         epoch = max(self.next_epoch(), old.epoch + 1 if old else 0)
         self._newest_epoch = epoch
         fields = self._read(session_id, old)
-        new = _Record(owner, epoch, 0, ConversationFields().to_fields(), 0.0)
+        new = _Record(owner, epoch, 0, ConversationFields(last_update=time.time()).to_fields(), 0.0)
         if old is not None:
             new.log = old.log
             new.fields = old.fields if fields is not None else new.fields
@@ -98,7 +98,7 @@ class MemoryStore:
         if write.is_first and record.sequence == 0 and record.fields:
             found = self._read(write.session_id, record)
             if found is None:
-                record.fields = ConversationFields().to_fields()
+                record.fields = ConversationFields(last_update=time.time()).to_fields()
             return WriteResult(write.session_id, Outcome.CLAIMED, found=found)
         record.sequence = write.sequence
         record.fields.update(write.fields)
