@@ -114,17 +114,10 @@ def real_redis(_redis_server: str) -> str:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Show the timelines of the calls that a failed test holds in its variables."""
     report: Any = yield
-    kit: Any = sys.modules.get(f"{__package__.rsplit('.', 2)[0]}.pipeline.testing.outcome")
+    kit: Any = sys.modules.get("leibniz_voice.pipeline.testing.outcome")
     if report.failed and call.excinfo is not None and kit is not None:
         report.sections += kit.timelines_in(call.excinfo.value)
     return report
-
-
-@functools.cache
-def _load(path: str) -> Callable[..., Any]:
-    from .loading import load_bot
-
-    return load_bot(path).build
 
 
 @functools.cache

@@ -24,7 +24,7 @@ from ..errors import LeibnizError
 from ..frames import UserTurnFrame
 from ..pipeline import Pipeline
 from ..stages import Stage
-from ..states import TABLE, State
+from ..states import TABLE, Event, State
 from ..voices import VoiceContexts, voices_in
 from .stamps import stamped, turns_in_audio
 
@@ -136,7 +136,7 @@ def _illegal(call: AsyncCall) -> list[str]:
     return [
         f"illegal: {trigger} moved the conversation from {before} to {after}"
         for (_, before), (trigger, after) in pairwise([("", State.IDLE), *moves])
-        if trigger != "resumed" and TABLE[State(before)].get(trigger) != after
+        if trigger != "resumed" and TABLE[State(before)].get(Event(trigger)) != after
     ]
 
 
