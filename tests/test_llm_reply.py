@@ -29,7 +29,7 @@ APOLOGY = "Sorry."
 class StockVoice(TTSService):
     """One of Pipecat's TTS services, without word times: 60 ms of sound per letter, as fast as it can."""
 
-    def __init__(self, *, hangs: bool = False, fails: bool = False) -> None:
+    def __init__(self, *, hangs: bool = False, fails: int = 0) -> None:
         super().__init__(
             sample_rate=16000,
             push_start_frame=True,
@@ -44,8 +44,9 @@ class StockVoice(TTSService):
         self.texts.append(text)
         if self.hangs:
             await asyncio.Event().wait()
-        if self.fails:
+        for _ in range(self.fails):
             await self.push_error("no such voice")
+        if self.fails:
             yield None
             return
         for _ in text * 3:
@@ -221,9 +222,9 @@ def test_every_failure_of_the_llm_ends_in_an_apology_and_idle(failure: str, voic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [{"hangs": True}, {"fails": True}], ids=["hangs", "fails"])
+@pytest.mark.parametrize("fault", [{"hangs": True}, {"fails": 1}], ids=["hangs", "fails"])
 @pytest.mark.parametrize("has_second", [False, True], ids=["alone", "with a second voice"])
-def test_a_voice_that_fails_is_replaced_or_its_text_is_sent(fault: dict[str, bool], has_second: bool) -> None:
+def test_a_voice_that_fails_is_replaced_or_its_text_is_sent(fault: dict[str, Any], has_second: bool) -> None:
     voices: list[Any] = [lambda: StockVoice(**fault)]
     if has_second:
         voices.append(lambda: EmbeddedTTS(is_standby=True))
@@ -237,3 +238,12 @@ def test_a_voice_that_fails_is_replaced_or_its_text_is_sent(fault: dict[str, boo
         last = call.wire.of_type("state_update")[-1]
         assert last["trigger"] == "reply_abandoned"
     assert "They cost 900." in " ".join(texts(call))
+
+
+@pytest.mark.slow
+def test_a_first_voice_that_goes_on_failing_does_not_end_the_second() -> None:
+    voices = [lambda: StockVoice(fails=3), lambda: EmbeddedTTS(is_standby=True)]  # as one that connects again and again
+    call, _ = talk(script=one_question, voices=voices, llm_intents=())
+    assert call.states == ["idle", "listening", "thinking", "speaking", "idle"]
+    assert call.wire.audio_ms > 500
+    assert call.wire.of_type("error") == []
