@@ -21,7 +21,9 @@ from leibniz_voice.pipeline.testing import (
     Recording,
     RecordingError,
     ScriptedIntent,
+    ScriptedLLM,
     ScriptedRetriever,
+    ScriptedTTS,
     ScriptedVoice,
     Tape,
     replay,
@@ -33,6 +35,7 @@ from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, Sta
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client import WebSocketClient
+from leibniz_voice.transports.protocol import UserSpeaking
 
 ASSISTANT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
 NONE = {"intent": IntentResult(), "retrieval": RetrievalResult()}
@@ -112,6 +115,31 @@ def test_a_replay_decides_the_same():
     assert len(decisions_of(recording)) > 20
     assert drift_s(recording, after.recording) < 0.001
     assert after.counts == {"branches recorded": 4, "voice recorded": 2}
+
+
+def test_a_bot_with_a_language_model_and_a_voice_of_pipecats_kind_replays_too():
+    def streaming(session: Session) -> Pipeline:
+        async def intent(turn: object) -> IntentResult:
+            await asyncio.sleep(0.05)
+            return IntentResult("complex_query", 1.0)
+
+        asked = Parallel({"intent": intent, "retrieval": ScriptedRetriever()}, fallback=NONE)
+        voiced = [Responder(), ScriptedLLM(), ScriptedTTS(), InterruptionGate(), StateTracker(record=session.record)]
+        chain = [session.input, SileroVAD(), TurnAggregator(), asked, *voiced, session.output]
+        return Pipeline(chain, trust_late_audio=True)
+
+    async def script(call: AsyncCall) -> None:
+        await call.types("one question")
+        await call.until_heard(200)
+        await call.sends(UserSpeaking())
+        await call.types("another question")
+        await call.until_state("idle")
+
+    recording = taped(script, streaming)
+    assert [turn.interrupted for turn in recording.turns] == [True, False]
+    after = replay(recording, streaming)
+    assert differences(recording, after.recording) == []
+    assert after.counts["voice recorded"] == 2
 
 
 def test_a_replay_with_another_setting_says_what_differs_first():

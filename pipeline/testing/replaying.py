@@ -170,7 +170,9 @@ class _Replay:
         for event in self._by_processor[first]:
             if event.direction != "downstream" or (event.kind not in _INPUTS and not _is_pushed(event)):
                 continue
-            await asyncio.sleep(max(0.0, self._began + event.at - loop.time()))
+            wait_s = self._began + event.at - loop.time()
+            if wait_s > 0:  # what came in one step comes in one step: not even a sleep of 0 between
+                await asyncio.sleep(wait_s)
             frame = frame_of(event)
             if levels is not None and event.kind == "InputAudioRawFrame":
                 frame.audio = levels.take(event)  # type: ignore[attr-defined] # it has audio

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipecat.frames.frames import (
+    AggregatedTextFrame,
     CancelFrame,
     EndFrame,
     Frame,
@@ -24,6 +25,7 @@ from pipecat.frames.frames import (
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
+    OutputAudioRawFrame,
     StartFrame,
     TTSSpeakFrame,
 )
@@ -180,8 +182,9 @@ class RecordedVoice(Processor):
             for event in speech.spoken.events:
                 await asyncio.sleep(max(0.0, (began or 0.0) + event.at - loop.time()))
                 frame = frame_of(event)
-                if hasattr(frame, "turn_id") or isinstance(frame, ReplyAudioFrame):
-                    frame.turn_id = speech.turn_id  # type: ignore[attr-defined] # it has one
+                if isinstance(frame, OutputAudioRawFrame | AggregatedTextFrame) or hasattr(frame, "turn_id"):
+                    # A service's own ids were minted in the recording; nobody knows them here.
+                    frame.turn_id, frame.context_id = speech.turn_id, None  # type: ignore[attr-defined]
                 await self.push_frame(frame)
             while speech.end is None:
                 await speech.words.get()
