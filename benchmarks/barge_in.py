@@ -5,8 +5,9 @@
 Each kind of bot (barge_in_servers.py) is a process; all kinds run at the same time, each with one client that speaks
 and plays at real time: real speech (human_speech.py) with its onset known to the sample, at a random phase, over an
 answer of 12 s. Silent is the last sample of the answer that the client played, to the sample; what waits in its buffer
-is played unless it was told to stop (`pause`, `interrupted`; stock: its InterruptionFrame). The lead is the audio which
-the client held, not yet played, when the user began. `--slow`: the client of ours looks at what came every 60 ms only.
+is played unless it was told to stop (`pause`, `interrupted`; stock: its InterruptionFrame); the 5 ms in which it fades
+count. The lead is the audio which the client held, not yet played, when the user began. Then come coughs and noises:
+false interruptions and resumes. `--slow`: the client of ours looks at what came every 60 ms only.
 `--crowd`: so many other conversations go on at our server, which are talked over too, with clients in a third process.
 """
 
@@ -35,12 +36,14 @@ from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame, TextF
 from pipecat.serializers.protobuf import ProtobufFrameSerializer
 from websockets.asyncio.client import connect
 
+from leibniz_voice.pipeline.testing.audio import cough, noise
 from leibniz_voice.transports.client import WebSocketClient
 from leibniz_voice.transports.playback import Microphone, Playback
 
 HERE = Path(__file__).parent
 SEED = 11
 SPEECH_S = 1.3  # of each utterance, at most
+FALSE_ALARMS = 10  # sounds that are no speech, after the onsets
 AFTER_S = 1.0  # listened on after it
 TICK_S = 0.02
 
@@ -169,6 +172,23 @@ async def onsets(client: Any, count: int, rng: random.Random) -> list[dict[str, 
     return found
 
 
+async def false_alarms(client: Any, count: int) -> str:
+    """Cough and hiss over the bot `count` times: how often it paused, went on, and was stopped for nothing."""
+    interrupted = pauses = resumes = 0
+    for number in range(count):
+        played = client.playback.played
+        await client.ask()
+        while client.playback.played < played + RATE // 2:
+            await asyncio.sleep(0.01)
+        begin_s = asyncio.get_running_loop().time()
+        await client.speak(noise(400, dbfs=-22, seed=number) if number % 2 else cough(dbfs=-12, seed=number))
+        await asyncio.sleep(AFTER_S)
+        told = [event.kind for event in client.events if event.at_s > begin_s - client.start_s]
+        pauses, resumes = pauses + told.count("pause"), resumes + told.count("resume")
+        interrupted += "interrupted" in told or any(at > begin_s for at in getattr(client, "interrupted_s", ()))
+    return f"  of {count} coughs and noises: false interruptions {interrupted}, pauses {pauses}, resumes {resumes}"
+
+
 def silent_after(heard: np.ndarray, onset_s: float, end_s: float) -> float:
     """ms from the onset to the last sample of the answer that was played."""
     sounding = np.flatnonzero(heard[round(onset_s * RATE) : round(end_s * RATE)])
@@ -227,6 +247,7 @@ async def measure(kind: str, count: int, *, slow: bool, others: int) -> tuple[st
             trials = await onsets(client, count, rng)
             heard = np.frombuffer(bytes(client.playback.heard), np.int16)
             start_s, events = client.start_s, list(client.events)
+            alarms = await false_alarms(client, FALSE_ALARMS)
     silent = [silent_after(heard, trial["onset_s"], trial["end_s"]) for trial in trials]
     lines = [
         row("onset -> silent at the client", silent),
@@ -235,6 +256,7 @@ async def measure(kind: str, count: int, *, slow: bool, others: int) -> tuple[st
     if kind == "ours":
         lines += split(trials, notes, events, start_s, silent)
         lines[-1] += f", stale frames after it {client.stale}"
+    lines.append(alarms)
     for trial, ms in zip(trials, silent, strict=True):
         print(f"  {kind} {ms:6.1f} ms  {trial['voice']}: {trial['text']}", file=sys.stderr)
     return kind, lines, float(np.percentile(silent, 50))
