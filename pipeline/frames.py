@@ -287,9 +287,10 @@ class PlaybackPauseFrame(SystemFrame):
 
 @dataclass
 class PlaybackResumeFrame(SystemFrame):
-    """It was nothing: go on with the held audio."""
+    """It was nothing: go on with the held audio, or, `at_word`, with the word that was cut in two."""
 
     turn_id: int = 0
+    at_word: bool = False
 
 
 @dataclass

@@ -64,8 +64,9 @@ class InterruptionGate(Processor):
 
     stage = Stage.GATE
 
-    def __init__(self, *, policy: BargeInPolicy | None = None) -> None:
+    def __init__(self, *, policy: BargeInPolicy | None = None, resume_at_word: bool = False) -> None:
         super().__init__()
+        self._is_at_word = resume_at_word  # go on with the word that a pause has cut in two, if the client can
         self._hearing = Hearing(policy or BargeInPolicy())  # what counts as an interruption, and what is going on
         self.fence = Fence()  # what may pass; its counters are public
         self._contexts = VoiceContexts()  # context id of a TTS service -> the turn it was minted for
@@ -176,7 +177,7 @@ class InterruptionGate(Processor):
             self._forget()
         await self.push_frame(frame, direction)
         if is_over:
-            await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))
+            await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id, at_word=self._is_at_word))
 
     @consumes(VADUserStartedSpeakingFrame)
     async def _on_speech_started(self, frame: Frame, direction: FrameDirection) -> None:
@@ -237,7 +238,7 @@ class InterruptionGate(Processor):
             await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id))
         elif decision is Decision.RESUME:
             self._disarm()
-            await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id))
+            await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id, at_word=self._is_at_word))
         elif decision is Decision.AWAIT:
             self._arm(hearing.policy.verdict_ms / 1000)
 

@@ -256,7 +256,8 @@ class WebSocketClient:
             case "pause":
                 self.playback.pause(now)
             case "resume":
-                self.playback.resume(now)
+                back_ms = fields.get("back_ms", 0.0)
+                self.playback.resume(now, back_ms if isinstance(back_ms, int | float) else 0.0)
             case "interrupted":
                 self.playback.drop(now)
             case "pong":

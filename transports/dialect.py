@@ -17,6 +17,8 @@ Spelled = str | bytes | None | tuple[str | bytes, ...]  # nothing, one message o
 class Dialect(Protocol):
     """Spells what the server says, and reads what the client says."""
 
+    can_rewind: bool  # its clients can play again what they have just played
+
     subprotocol: str  # its name in the WebSocket handshake
 
     @property
@@ -56,7 +58,7 @@ class Dialect(Protocol):
         """See `protocol.pause`."""
         ...
 
-    def resume(self, turn: int) -> Spelled:
+    def resume(self, turn: int, back_ms: float = 0.0) -> Spelled:
         """See `protocol.resume`."""
         ...
 
@@ -79,6 +81,8 @@ class Dialect(Protocol):
 
 class JsonDialect:
     """JSON and raw PCM: docs/protocol.md."""
+
+    can_rewind = True
 
     subprotocol = "orchestrate"
     audio_type = bytes

@@ -229,8 +229,8 @@ class ClientOutput(Processor):
 
     @consumes(PlaybackResumeFrame)
     async def _on_resume(self, frame: PlaybackResumeFrame, direction: FrameDirection) -> None:
-        self._playout.resume(self._now())
-        self.say(self._spell.resume(frame.turn_id))
+        back_ms = self._playout.resume(self._now(), at_word=frame.at_word and self._spell.can_rewind)
+        self.say(self._spell.resume(frame.turn_id, back_ms))
         self._play()
 
     @consumes(InterruptionFrame)

@@ -19,6 +19,7 @@ from ..pipeline.errors import ConfigurationError
 CHUNK_MS = 20
 MAX_LEAD_MS = 100.0  # the contract's; a client that cannot be flushed plays this much of a cut reply
 MAX_LAG_MS = 1000.0  # how far a client may say that it is behind; what is beyond is not believed
+MAX_WORD_MS = 1000.0  # a word that sounds for longer is over, and a pause follows it
 MAX_MARKS = 64  # of passages in a reply; the oldest go
 _EPSILON = 1e-3  # samples; a clock in float seconds is not exact to the sample
 
@@ -135,13 +136,24 @@ class Playout:
         if self._paused_s is None:
             self._paused_s = now_s
 
-    def resume(self, now_s: float) -> None:
-        """Go on at the sample where playback stopped."""
+    def resume(self, now_s: float, *, at_word: bool = False) -> float:
+        """Go on at the sample where playback stopped; `at_word`: where the word began that was sounding.
+
+        Returns how many ms of what was played are to be played again, from the client's memory.
+        """
         if self._paused_s is None:
-            return
+            return 0.0
+        back_ms = self._into_word_ms(self._paused_s) if at_word else 0.0
         if self._replies and self._replies[0].origin_s is not None:
-            self._replies[0].origin_s += now_s - self._paused_s
+            self._replies[0].origin_s += now_s - self._paused_s + back_ms / 1000
         self._paused_s = None
+        return back_ms
+
+    def _into_word_ms(self, now_s: float) -> float:
+        played_ms = self.played_ms(now_s)
+        begun = [start_ms for _, start_ms in self._replies[0].words if start_ms <= played_ms] if played_ms else []
+        into_ms = played_ms - max(begun, default=played_ms)
+        return into_ms if into_ms <= MAX_WORD_MS else 0.0
 
     def cut(self, turn_id: int, now_s: float) -> float:
         """Drop all of this turn and older ones, now and in future; lifts a pause.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 FADE_MS = 5.0  # what a pause or a cut leaves sounding: a hard edge clicks
+REMEMBERED_MS = 1000.0  # of what was played
 MAX_HELD_S = 30.0  # audio that waits to be played; a server that keeps to its lead never has more than 0.1 s here
 
 
@@ -32,6 +33,8 @@ class Playback:
         self._fade = int(FADE_MS * sample_rate / 1000)  # samples
         self._position = 0  # samples of the clock that are accounted for
         self._buffer = bytearray()  # received, not played
+        self._played_last = bytearray()  # what was played last, for a resume that goes back
+        self._max_last = 2 * int(REMEMBERED_MS * sample_rate / 1000)  # bytes
         self._older = 0  # samples at its front that belong to the reply before
         self._reply_played = 0  # samples of this reply that were played
         self._max_heard = 2 * int(max_s * sample_rate)  # bytes
@@ -71,9 +74,14 @@ class Playback:
         self._stop(now_s)
         self.is_paused = True
 
-    def resume(self, now_s: float) -> None:
-        """Go on."""
+    def resume(self, now_s: float, back_ms: float = 0.0) -> None:
+        """Go on, `back_ms` earlier if so much of this reply is remembered."""
         self.advance(now_s)
+        if self.is_paused and 0 < back_ms <= REMEMBERED_MS:
+            back = min(round(back_ms * self.sample_rate / 1000), self._reply_played, len(self._played_last) // 2)
+            self._buffer[:0] = self._played_last[len(self._played_last) - 2 * back :]
+            self._reply_played -= back
+            self.played -= back
         self.is_paused = False
 
     def drop(self, now_s: float) -> None:
@@ -100,6 +108,7 @@ class Playback:
         if len(self.heard) < self._max_heard:
             self.heard += self._sounding(taken)
             self.heard += self._silence(due - taken)
+        self._played_last = (self._played_last + self._buffer[: 2 * taken])[-self._max_last :]
         del self._buffer[: 2 * taken]
         older = min(taken, self._older)
         self._older -= older

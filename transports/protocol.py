@@ -309,9 +309,10 @@ def pause(turn: int) -> str:
     return _encode({"type": "pause", "turn": turn})
 
 
-def resume(turn: int) -> str:
-    """Go on with what was kept."""
-    return _encode({"type": "resume", "turn": turn})
+def resume(turn: int, back_ms: float = 0.0) -> str:
+    """Go on with what was kept; first, if `back_ms` is above 0, with so much of what was played last."""
+    back = {"back_ms": round(back_ms, 1)} if back_ms > 0 else {}
+    return _encode({"type": "resume", "turn": turn, **back})
 
 
 def interrupted(turn: int) -> str:

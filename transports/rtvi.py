@@ -42,6 +42,8 @@ _IGNORED = frozenset({"raw-audio-metrics", "client-message", "disconnect-bot", "
 class RtviDialect:
     """One conversation with a Pipecat client. `bot-ready` is sent when the client has said `client-ready`."""
 
+    can_rewind = False
+
     subprotocol = "pipecat"
     audio_type = bytes
 
@@ -156,7 +158,7 @@ class RtviDialect:
         """See `Dialect.pause`."""
         return _ours("pause", turn=turn)
 
-    def resume(self, turn: int) -> Spelled:
+    def resume(self, turn: int, back_ms: float = 0.0) -> Spelled:
         """See `Dialect.resume`."""
         return _ours("resume", turn=turn)
 

@@ -39,6 +39,8 @@ _FORMAT = ("audio/x-mulaw", RATE, 1)
 class TwilioDialect:
     """One call, once it was answered (`answer`)."""
 
+    can_rewind = False
+
     subprotocol = "twilio"
     audio_type = str
 
@@ -94,7 +96,7 @@ class TwilioDialect:
     def pause(self, turn: int) -> Spelled:
         """See `Dialect.pause`."""
 
-    def resume(self, turn: int) -> Spelled:
+    def resume(self, turn: int, back_ms: float = 0.0) -> Spelled:
         """See `Dialect.resume`."""
 
     def turn(self, turn: int, *, waterfall: Mapping[str, Any]) -> Spelled:

@@ -103,7 +103,8 @@ export class Player {
     this.node?.port.postMessage("pause");
   }
 
-  resume() {
+  resume(backMs) {
+    this.node?.port.postMessage(backMs);
     this.node?.port.postMessage("resume");
   }
 

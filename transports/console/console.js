@@ -61,7 +61,7 @@ const handlers = {
     setPaused(true, message.turn);
   },
   resume(message) {
-    player.resume();
+    player.resume(message.back_ms ?? 0);
     setPaused(false, message.turn);
   },
   interrupted(message) {

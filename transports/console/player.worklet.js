@@ -1,5 +1,6 @@
 // The bot's voice: a ring buffer that starts, holds and drops at once. Its context runs at the voice's own rate.
-// Takes ArrayBuffers of PCM16, and "begin" "pause" "resume" "drop". Posts {played, isSounding, isCut}: samples of this reply.
+// Takes ArrayBuffers of PCM16, "begin" "pause" "resume" "drop", and ms to go back. Posts {played, isSounding, isCut}, in
+// samples of this reply.
 
 const START_S = 0.04; // audio that gathers before a start, against jitter
 const PATIENCE_S = 0.06; // after this long whatever there is starts: the last words of a reply may be short
@@ -22,7 +23,11 @@ class Player extends AudioWorkletProcessor {
     this.last = 0; // the last sample that sounded, to fade from
     this.sinceReport = 0;
     this.sounded = false; // in the last report
-    this.port.onmessage = ({ data }) => (typeof data === "string" ? this[data]() : this.write(new Int16Array(data)));
+    this.port.onmessage = ({ data }) => {
+      if (typeof data === "string") this[data]();
+      else if (typeof data === "number") this.rewind(data);
+      else this.write(new Int16Array(data));
+    };
   }
 
   begin() {
@@ -32,6 +37,11 @@ class Player extends AudioWorkletProcessor {
 
   pause() {
     this.paused = true;
+  }
+
+  rewind(ms) {
+    const earliest = Math.max(this.base, this.written - this.ring.length);
+    this.played = Math.min(this.played, Math.max(earliest, this.played - Math.round((ms * sampleRate) / 1000)));
   }
 
   resume() {
