@@ -220,3 +220,17 @@ def test_what_a_scripted_recogniser_hears_by_itself_stays_its_own():
     with Call(parrot(lambda: ScriptedSTT([Heard("first")]))) as call:
         call.user_says("second")
         call.wait_for_reply(contains="first")
+
+
+def test_a_script_gives_the_same_recording_each_time():
+    def talk() -> Any:
+        with Call(parrot(ScriptedSTT)) as call:
+            call.user_says("one")
+            call.noise(ms=64)
+            call.user_interrupts("two", after_s=0.6)
+            call.wait_for_reply()
+        return call.recording.events
+
+    first = talk()
+    assert len(first) > 100
+    assert all(talk() == first for _ in range(3))

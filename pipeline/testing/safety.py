@@ -24,7 +24,7 @@ from ..errors import LeibnizError
 from ..frames import UserTurnFrame
 from ..pipeline import Pipeline
 from ..stages import Stage
-from ..states import TABLE, Event, State
+from ..states import TABLE, State
 from ..voices import VoiceContexts, voices_in
 from .stamps import stamped, turns_in_audio
 
@@ -133,10 +133,11 @@ def _stale(call: AsyncCall) -> list[str]:
 
 def _illegal(call: AsyncCall) -> list[str]:
     moves = [(m["trigger"], m["state"]) for m in call.wire.of_type("state_update") if m["trigger"] != "stt_fragment"]
+    table: Any = TABLE  # asked with what the client was told
     return [
         f"illegal: {trigger} moved the conversation from {before} to {after}"
         for (_, before), (trigger, after) in pairwise([("", State.IDLE), *moves])
-        if trigger != "resumed" and TABLE[State(before)].get(Event(trigger)) != after
+        if trigger != "resumed" and table[before].get(trigger) != after
     ]
 
 
