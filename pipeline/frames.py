@@ -74,6 +74,16 @@ class EarlyWordsFrame(SystemFrame):
 
 
 @dataclass
+class HangoverFrame(SystemFrame):
+    """Upstream, from whoever knows the words: the silence going on ends the speech once it is so long, or now.
+
+    The next voice sets the speech detector's own hangover back.
+    """
+
+    hangover_ms: float = 300.0
+
+
+@dataclass
 class TurnPredictionFrame(SystemFrame):
     """Whether the user, who is silent or falling silent, is done; comes before the speech detector's stop.
 

@@ -68,6 +68,7 @@ class SpeechDetector:
         self._stop = stop_threshold  # probability below which it ends
         self._onset = sample_rate * onset_ms // 1000  # samples of unbroken voice before an Onset
         self._hangover = sample_rate * hangover_ms // 1000  # samples without voice before an Offset
+        self._patience = self._hangover  # the same for this silence, see `wait`
         self._preroll = sample_rate * preroll_ms // 1000  # samples before the start that belong to it
         self._position = 0  # samples fed so far
         self._is_voiced = False  # the last chunk was voice
@@ -104,6 +105,13 @@ class SpeechDetector:
         self._is_voiced = probability >= (self._stop if self._is_voiced else self._start)
         return self._on_voiced(at, samples, probability) if self._is_voiced else self._on_unvoiced()
 
+    def wait(self, hangover_ms: float) -> Offset | None:
+        """End this silence after `hangover_ms`, at once if so much has passed; the next voice sets it back."""
+        if not self._is_speaking or self._is_voiced:
+            return None
+        self._patience = int(self.sample_rate * hangover_ms / 1000)
+        return self._offset()
+
     def skip(self, samples: int) -> None:
         """Audio that nobody judged (lost in overload) passes: time goes on, whatever was going on holds."""
         self._position += samples
@@ -114,6 +122,7 @@ class SpeechDetector:
         if not self._voiced:
             self._begin, self._peak = at, 0.0
         self._voiced += samples
+        self._patience = self._hangover
         self._peak = max(self._peak, probability)
         if self._is_speaking:
             self._end = self._position
@@ -128,7 +137,10 @@ class SpeechDetector:
         if not self._is_speaking:
             self._voiced = 0  # silence, or a blip that broke before onset
             return None
-        if self._position - self._end < self._hangover:
+        return self._offset()
+
+    def _offset(self) -> Offset | None:
+        if self._position - self._end < self._patience:
             return None
         self._is_speaking = False
         self._voiced = 0

@@ -22,8 +22,9 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.time import time_now_iso8601
 
 from ..pipeline import Processor, Stage, consumes
+from ..pipeline.endpointing import Endpointing
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
-from ..pipeline.frames import EarlyWordsFrame, SpeechChunkFrame, UnrecognizedSpeechFrame
+from ..pipeline.frames import EarlyWordsFrame, HangoverFrame, SpeechChunkFrame, UnrecognizedSpeechFrame
 from ..pipeline.standby import Standby
 from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
@@ -53,6 +54,9 @@ class EmbeddedSTT(Processor):
        |<- pre-roll 500 ms ->|VAD start ...... quiet for 96 ms ......... VAD stop| -> TranscriptionFrame
                                                recognised by now, unless voice came back
 
+    A complete phrase ends the turn then, and one that is only begun keeps it open, as `endpointing` says (None: all
+    turns end by the VAD's hangover): SileroVAD is told how long to wait.
+
     The early start needs a VAD that tells of every chunk, as SileroVAD does; with others it begins at the VAD's stop.
 
     Speech longer than 15 s is cut there and goes on as the next utterance. An utterance during which the worker died is
@@ -63,7 +67,8 @@ class EmbeddedSTT(Processor):
 
     Consumes: InputAudioRawFrame, SpeechChunkFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame,
         transcripts of the recogniser in front (go on, unless they are too late)
-    Emits: the same first; EarlyWordsFrame when words are known before the VAD's stop, then TranscriptionFrame
+    Emits: the same first; EarlyWordsFrame and upstream HangoverFrame when words are known before the VAD's stop, then
+        TranscriptionFrame
         (finalized, `text` as listed; `metadata["score"]`) or UnrecognizedSpeechFrame; an ErrorFrame upstream
         when the recogniser fails, and UnrecognizedSpeechFrame too
     On barge-in: nothing is dropped, as the words that interrupt are on their way through here.
@@ -79,11 +84,13 @@ class EmbeddedSTT(Processor):
         threshold: float = REJECT_BELOW,
         sample_rate: int = 16000,
         standby: Standby | None = None,
+        endpointing: Endpointing | None = Endpointing(),  # noqa: B008 - frozen, and the signature shows the default
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self._standby = standby  # when to speak up for the one in front; None: this is the only one
         self._recogniser = SphinxRecogniser(phrases=phrases, pronunciations=pronunciations, threshold=threshold)
+        self._endpointing = endpointing  # how long a silence may be, by the words; None: nobody is told
         self._rate = sample_rate  # Hz of what is in `_audio`
         self._audio = bytearray()  # int16 mono: the pre-roll, and the utterance while there is one
         self._is_hearing = False  # between the VAD's start and stop
@@ -233,8 +240,8 @@ class EmbeddedSTT(Processor):
             if utterance.is_wanted.done() and not utterance.is_wanted.result():
                 continue
             heard = await self._recognise(utterance)
-            if heard.text and not utterance.is_wanted.done():
-                await self.push_frame(EarlyWordsFrame(text=heard.text))
+            if not utterance.is_wanted.done():
+                await self._tell_early(heard)
             if await utterance.is_wanted:
                 await self._tell(utterance, heard)
 
@@ -248,6 +255,13 @@ class EmbeddedSTT(Processor):
         except (ServiceError, ConfigurationError) as error:
             await self._report(error)
         return heard
+
+    async def _tell_early(self, heard: Recognition) -> None:
+        if heard.text:
+            await self.push_frame(EarlyWordsFrame(text=heard.text))
+        hangover_ms = self._endpointing.hangover_ms(heard.completeness) if self._endpointing else None
+        if hangover_ms is not None:
+            await self.push_frame(HangoverFrame(hangover_ms=hangover_ms), FrameDirection.UPSTREAM)
 
     async def _tell(self, utterance: _Utterance, heard: Recognition) -> None:
         logger.debug(f"{self}: {heard.best_guess!r} scores {heard.score:.5f}")

@@ -26,7 +26,7 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 
 from ..pipeline import Processor, Stage, consumes
-from ..pipeline.frames import SpeechChunkFrame
+from ..pipeline.frames import HangoverFrame, SpeechChunkFrame
 from ..pipeline.loudness import QUIET_DB, Loudness
 from ..pipeline.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
 from .embedded.silero import SpeechModel, SpeechStream, shared_model
@@ -53,7 +53,11 @@ class SileroVAD(Processor):
     metadata of the started frame: `confidence` 0 to 1, `speech_ms` (audio since speech began), `preroll_ms` (audio to
     keep, back from now, pre-roll included); of the stopped frame: `silence_ms` (audio since the last voiced sample).
 
-    Consumes: InputAudioRawFrame, BotStartedSpeakingFrame, BotStoppedSpeakingFrame (go on), EndFrame, CancelFrame
+    `hangover_ms` is for speech of which nobody knows more: a recogniser behind this one ends a complete phrase sooner
+    and an unfinished one later, by `HangoverFrame`.
+
+    Consumes: InputAudioRawFrame, BotStartedSpeakingFrame, BotStoppedSpeakingFrame, HangoverFrame (go on), EndFrame,
+        CancelFrame
     Emits: the audio, SpeechChunkFrame (each chunk while speech may be going on, and one with speech_ms 0 when it falls
         silent again), VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame; all downstream
     On barge-in: nothing changes; it goes on hearing.
@@ -139,6 +143,13 @@ class SileroVAD(Processor):
             self._ear.quiet_db = self._quiet_db if self._is_bot_speaking else None
         await self.push_frame(frame, direction)
 
+    @consumes(HangoverFrame)
+    async def _on_hangover(self, frame: HangoverFrame, direction: FrameDirection) -> None:
+        is_shorter = frame.hangover_ms < self._settings["hangover_ms"]
+        if self._ear is not None and (is_shorter or not self._is_bot_speaking):  # else: is it an interruption or not?
+            self._ear.wait(frame.hangover_ms)
+        await self.push_frame(frame, direction)
+
     @consumes(EndFrame)
     async def _on_end(self, frame: EndFrame, direction: FrameDirection) -> None:
         if self._task is None or (self._is_answered and not self._waiting):
@@ -218,7 +229,6 @@ class _Ear:
         self._detector = SpeechDetector(sample_rate=rate, **settings)  # counts in samples at the model's rate
         self._reset = QuietReset(sample_rate=rate)  # when the model should forget
         self._onset_s = settings["onset_ms"] / 1000  # told in the started frame
-        self._hangover_s = settings["hangover_ms"] / 1000  # told in the stopped frame
         self._tell = tell  # called with the frames that follow from a chunk, or with none
         self._hint = hint  # a chunk above this may be the beginning of voice
         self._hinted = 0  # for so many more chunks voice may be beginning, since such a chunk
@@ -236,6 +246,13 @@ class _Ear:
         for chunk in self._chunker.push(pcm):
             self.unanswered += 1
             self.stream.submit(chunk, partial(self._on_probability, chunk))
+
+    def wait(self, hangover_ms: float) -> None:
+        """End the silence going on after `hangover_ms`."""
+        before = self._detector.speech_ms
+        if self._detector.wait(hangover_ms) is not None:
+            self._hinted = 0
+            self._tell(*([self._stopped()] if self._held is None else []), *self._fell_silent(before))
 
     def close(self) -> None:
         """Leave the model; speech that was going on ends here."""
@@ -276,11 +293,15 @@ class _Ear:
                 self._held = None
         elif isinstance(event, Offset) and self._held is None:
             frames.append(self._stopped())
-        frames.append(SpeechChunkFrame(confidence=probability, speech_ms=speech_ms, level_db=level_db))
         if not speech_ms:
-            self._loudness.end(before, is_user=not self._is_mixed)
-            self._held, self._is_mixed = None, False
+            return frames + self._fell_silent(before, probability)
+        frames.append(SpeechChunkFrame(confidence=probability, speech_ms=speech_ms, level_db=level_db))
         return frames
+
+    def _fell_silent(self, speech_ms: float, probability: float = 0.0) -> list[Frame]:
+        self._loudness.end(speech_ms, is_user=not self._is_mixed)
+        self._held, self._is_mixed = None, False
+        return [SpeechChunkFrame(confidence=probability)]
 
     def _started(self, onset: Onset) -> Frame:
         frame = VADUserStartedSpeakingFrame(start_secs=self._onset_s)
@@ -290,8 +311,9 @@ class _Ear:
         return frame
 
     def _stopped(self) -> Frame:
-        frame = VADUserStoppedSpeakingFrame(stop_secs=self._hangover_s)
-        frame.metadata["silence_ms"] = self._detector.silence_ms
+        silence_ms = self._detector.silence_ms
+        frame = VADUserStoppedSpeakingFrame(stop_secs=silence_ms / 1000)
+        frame.metadata["silence_ms"] = silence_ms
         return frame
 
     def _ms_since(self, sample: int) -> float:

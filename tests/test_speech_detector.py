@@ -55,6 +55,31 @@ def test_a_dip_shorter_than_the_hangover_does_not_end_speech_and_does_not_count_
     assert ear.speech_ms == 3 * 32
 
 
+def test_a_silence_can_be_told_to_last_longer_and_the_next_voice_sets_it_back():
+    ear = detector()
+    feed(ear, [HIGH, HIGH, LOW])
+    assert ear.wait(160) is None
+    assert feed(ear, [LOW] * 3) == []
+    assert feed(ear, [HIGH, LOW, LOW, LOW]) == [(3, Offset(7 * CHUNK))]
+
+
+def test_a_silence_that_is_told_to_end_ends_at_once_if_it_has_lasted_so_long():
+    ear = detector()
+    feed(ear, [HIGH, HIGH, LOW])
+    assert ear.wait(33) is None
+    assert feed(ear, [LOW]) == [(0, Offset(2 * CHUNK))]
+    feed(ear, [HIGH, HIGH, LOW, LOW])
+    assert ear.wait(64) == Offset(6 * CHUNK)
+    assert (ear.is_speaking, ear.speech_ms) == (False, 0)
+
+
+@pytest.mark.parametrize("before", [[LOW], [HIGH, HIGH], [HIGH]])
+def test_where_there_is_no_silence_after_speech_nothing_is_ended(before):
+    ear = detector()
+    feed(ear, before)
+    assert ear.wait(0) is None
+
+
 def test_between_the_thresholds_voice_neither_begins_nor_ends():
     assert feed(detector(), [MIDDLE] * 5) == []
     ear = detector()

@@ -93,6 +93,12 @@ def phrase_book(phrases: Sequence[str]) -> dict[str, str]:
     return book
 
 
+def beginnings_of(book: Mapping[str, str]) -> frozenset[str]:
+    """Return the words that some phrase of the book begins with and goes on after."""
+    split = [words.split() for words in book]
+    return frozenset(" ".join(words[:count]) for words in split for count in range(1, len(words)))
+
+
 def dictionary_of(book: Mapping[str, str], extra: Mapping[str, str], path: Path) -> list[str]:
     """Return the dictionary's lines ("word PH ON ES") for every word of the book, alternatives included.
 

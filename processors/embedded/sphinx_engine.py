@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 MODEL_RATE = 16000  # Hz that the acoustic model was trained on
+Found = tuple[str, float]  # words, and their score
+NOTHING: Found = ("", -math.inf)
 DITHER = 0.003  # of the loudest sample; in digital silence it lifts 87 of 90 phrases above the threshold to 90
 _GRAMMAR = {"beam": 1e-80, "pbeam": 1e-80, "wbeam": 1e-60}  # wide: with the default beams short words are lost
 _PHONES = {"beam": 1e-10, "pbeam": 1e-10, "lw": 2.0}  # narrow: 30 % faster than 1e-20, and separates as well
@@ -50,18 +52,20 @@ class Recogniser:
             except RuntimeError as error:
                 raise ValueError(f"pocketsphinx refuses the phrases or their pronunciations: {error}") from error
 
-    def recognise(self, pcm: np.ndarray, is_wanted: Callable[[], bool]) -> tuple[str, float, float]:
-        """Return (phrase, score, stray ms) of (n,) int16 mono at MODEL_RATE; ("", -inf, 0) if nothing was heard at all.
+    def recognise(self, pcm: np.ndarray, is_wanted: Callable[[], bool]) -> tuple[Found, Found, float]:
+        """Return (phrase, words so far, stray ms) of (n,) int16 mono at MODEL_RATE; `NOTHING` twice for no words.
 
-        The score is a log-likelihood ratio per frame in the decoder's own unit: about -0.0005 for a listed phrase.
+        Words so far may end in the middle of a phrase, and they are the phrase where the user has said all of it.
+        A score is a log-likelihood ratio per frame in the decoder's own unit: about -0.0005 for a listed phrase.
         Stray are sounds outside of the phrase's words: the grammar takes whatever surrounds a phrase for silence.
         """
         audio = _dithered(pcm).tobytes()
-        phrase, likelihood = _decode(self._phrases, audio)
-        if not phrase or not is_wanted():
-            return "", -math.inf, 0.0
-        _, best = _decode(self._phones, audio)
-        return phrase, likelihood - best, self._stray_frames() * 10.0
+        phrase, so_far = _decode(self._phrases, audio)
+        if not (phrase[0] or so_far[0]) or not is_wanted():
+            return NOTHING, NOTHING, 0.0
+        (_, best), _ = _decode(self._phones, audio)
+        stray_ms = self._stray_frames() * 10.0 if phrase[0] else 0.0
+        return (phrase[0], phrase[1] - best), (so_far[0], so_far[1] - best), stray_ms
 
     def _stray_frames(self) -> int:
         heard = {at for part in self._phones.seg() if part.word not in _SILENT for at in _frames_of(part)}
@@ -79,20 +83,26 @@ def _dithered(pcm: np.ndarray) -> np.ndarray:
     return np.clip(pcm + noise, -32768, 32767).astype(np.int16)
 
 
-def _decode(decoder: Any, audio: bytes) -> tuple[str, float]:
+def _decode(decoder: Any, audio: bytes) -> tuple[Found, Found]:
+    """The best that ends where the grammar ends, and the best wherever in the grammar it is now."""
     decoder.start_utt()
     try:  # an utterance that is left open would fail every later one, of every conversation
         decoder.process_raw(audio, no_search=False, full_utt=True)
+        so_far = _found(decoder)
     finally:
         decoder.end_utt()
+    return _found(decoder), so_far
+
+
+def _found(decoder: Any) -> Found:
     found = decoder.hyp()
     if found is None or not found.hypstr:
-        return "", -math.inf
+        return NOTHING
     return found.hypstr, math.log(max(found.best_score, 1e-300)) / max(1, decoder.n_frames())
 
 
 class Engine:
-    """Answers (sample rate as uint32, int16 samples) with {text, score, stray_ms}."""
+    """Answers (sample rate as uint32, int16 samples) with {text, score, so_far, so_far_score, stray_ms}."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._recogniser = Recogniser(**options)  # both decoders
@@ -107,5 +117,6 @@ class Engine:
             import soxr  # here, as most bots never need it
 
             pcm = soxr.resample(pcm, rate, MODEL_RATE)
-        text, score, stray_ms = self._recogniser.recognise(pcm, is_wanted)
-        emit(json.dumps({"text": text, "score": max(score, -1.0), "stray_ms": stray_ms}).encode())
+        (text, score), (so_far, so_far_score), stray_ms = self._recogniser.recognise(pcm, is_wanted)
+        answer = {"text": text, "score": max(score, -1.0), "so_far": so_far, "so_far_score": max(so_far_score, -1.0)}
+        emit(json.dumps(answer | {"stray_ms": stray_ms}).encode())
