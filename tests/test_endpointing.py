@@ -38,6 +38,7 @@ from leibniz_voice.processors import (
     TurnAggregator,
 )
 from leibniz_voice.processors.embedded.phrases import beginnings_of, phrase_book
+from leibniz_voice.processors.embedded.sphinx import SphinxRecogniser
 from leibniz_voice.processors.embedded.workers import close_all
 
 RATE = 16000
@@ -140,6 +141,7 @@ def hears(*parts: np.ndarray | float, **options: Any) -> tuple[Notes, Notes]:
         )
 
     async def main() -> None:
+        await SphinxRecogniser(phrases=PHRASES).warm_up()  # the clock does not wait for a process that starts
         async with AsyncCall(build) as call:
             await call.says(np.concatenate([np.zeros(RATE // 2, np.int16), *sound]).tobytes(), then_silence_s=2.0)
         await close_all()

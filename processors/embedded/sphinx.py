@@ -115,23 +115,22 @@ class SphinxRecogniser:
         self.open()
         assert self._worker is not None
         answer = json.loads(await self._worker.call(struct.pack("!I", sample_rate) + pcm))
-        guess = self._book.get(answer["text"], "")
-        text = guess if answer["score"] >= self._threshold else ""
-        return Recognition(text, answer["score"], guess, self._completeness(answer))
+        words, score, completeness = answer["text"], answer["score"], self._completeness(answer)
+        if words in self._others:
+            likeness = _likeness(self._others[words], score, answer["stray_ms"])
+            return Recognition("", score, words, likeness=likeness, completeness=completeness)
+        guess = self._book.get(words, "")
+        text = guess if score >= self._threshold else ""
+        return Recognition(text, score, guess, completeness=completeness)
 
     def _completeness(self, answer: Mapping[str, Any]) -> float:
         so_far, score = answer["so_far"], answer["so_far_score"]
-        if so_far == answer["text"]:
+        if so_far == answer["text"] and so_far in self._book:
             return float(score >= self._threshold and so_far not in self._beginnings)
         if so_far not in self._beginnings:
             return 0.0
         doubt = (UNFINISHED_ABOVE - score) / (UNFINISHED_ABOVE - UNFINISHED_BELOW)
         return -1.0 + min(1.0, max(0.0, doubt))
-        words, score = answer["text"], answer["score"]
-        if words in self._others:
-            return Recognition("", score, words, _likeness(self._others[words], score, answer["stray_ms"]))
-        guess = self._book.get(words, "")
-        return Recognition(guess if score >= self._threshold else "", score, guess)
 
 
 def _likeness(nearest: str, score: float, stray_ms: float) -> str:
