@@ -151,7 +151,7 @@ def report(rows: list[dict[str, Any]], voices: tuple[str, ...]) -> None:
     mine = [row for row in rows if row["voice"] in voices]
     print(f"voices {', '.join(voices)}: false cut-offs in % | median delay in ms of those not cut off")
     print(f"{'pause ms':18}" + "".join(f"{p:>13}" for p in PAUSES))
-    for system in MAIN:
+    for system in (name for name in MAIN if any(row["system"] == name for row in mine)):
         cells = []
         for pause in PAUSES:
             cut, delay = figures([r for r in mine if (r["system"], r["pause_ms"]) == (system, pause)])
@@ -160,11 +160,13 @@ def report(rows: list[dict[str, Any]], voices: tuple[str, ...]) -> None:
     print(f"\n{'':26}{'finished: p50':>13}{'p90 ms':>8}{'cut-offs over all pauses of 100 to 1,000 ms':>48}")
     for system in dict.fromkeys(row["system"] for row in mine):
         whole = sorted(r["delay_ms"] for r in mine if r["system"] == system and not r["pause_ms"])
+        if not whole:
+            continue
         paused = [r for r in mine if r["system"] == system and r["pause_ms"]]
         line = f"{system:26}{statistics.median(whole):13.0f}{whole[int(len(whole) * 0.9)]:8.0f}"
         line += f"{figures(paused)[0]:11.1f} % of {len(paused)}"
         heard = [r["heard"] == r["text"] for r in mine if r["system"] == system and r["heard"] not in ("", "words")]
-        print(line + (f"; right words {sum(heard)} of {len(heard)}" if heard else ""))
+        print(line + (f"; where words were heard, right {sum(heard)} of {len(heard)}" if heard else ""))
     never = sum(row["delay_ms"] is None for row in mine)
     print(f"utterances without an answer: {never}\n")
 
