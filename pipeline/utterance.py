@@ -297,6 +297,7 @@ class Utterance(Given):
         return self.on_words(rest or text, True, now, is_client)
 
     def _join(self, text: str) -> list[Action]:
+        self.pending, self.deadline = "", None  # the final replaces it
         self._answered.append(text)
         return [Committed(" ".join(self._answered), is_joined=True)]
 

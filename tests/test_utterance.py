@@ -212,3 +212,12 @@ def test_a_backchannel_says_nothing_while_the_bot_is_silent() -> None:
     utterance.on_speech_started(0)
     utterance.on_speech_stopped(1)
     assert utterance.on_unclear(900, 1.1, "backchannel") == [Discarded("noise")]
+
+
+def test_a_late_final_that_joins_the_turn_replaces_the_fragment_before_it() -> None:
+    utterance = Utterance()
+    utterance.on_words("where is it", True, 0, is_client=True)
+    utterance.on_client_turn_end(1)
+    utterance.on_words("plea", False, 1.1, is_client=True)
+    assert utterance.on_words("please", True, 1.2, is_client=True) == [Committed("where is it please", is_joined=True)]
+    assert utterance.fragments == ()
