@@ -179,7 +179,10 @@ class _Watch:
     def begin(self) -> None:
         """Hook everything up."""
         record = self._session.record
-        conversation = {"resumed": record.is_resumed, "fields": record.to_fields()}
+        conversation = {
+            "resumed": record.is_resumed,
+            "fields": {**record.to_fields(), "last_update": "0"},
+        }  # of the wall clock
         self.note("session", "downstream", "Conversation", conversation)
         processors = self._pipeline.processors
         for processor, name in zip(processors, names_of(processors), strict=True):
