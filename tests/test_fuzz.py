@@ -31,7 +31,7 @@ from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, 
 
 from .test_call import FALLBACK, echo_words, parrot, say
 
-FEW = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @FEW
