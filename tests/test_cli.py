@@ -77,7 +77,7 @@ def test_help_does_not_wait_for_heavy_imports(arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["serve"], ["talk"], ["serve", "x.py", "--port", "high"]])
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["serve"], ["serve", "x.py", "--port", "high"]])
 def test_wrong_use_is_status_2(arguments):
     assert_one_line_and_status_2(leibniz(*arguments), "error:")
 
@@ -145,7 +145,8 @@ def test_talk_without_a_bot_says_what_to_do(free_port):
     [
         (["hello", "--bot", "missing.py"], ["missing.py: no such file"]),
         (["hello", "--bot", ECHO, "--url", "ws://h"], ["not both"]),
-        (["  "], ["TEXT is empty"]),
+        ([], ["give TEXT"]),
+        (["  "], ["give TEXT"]),
         (["missing.wav"], ["missing.wav: no such file"]),
         ([str(ROOT / "pyproject.toml")], ["pyproject.toml", "no WAV file"]),
         (["...", "--url", "127.0.0.1:9"], ["nothing to say"]),

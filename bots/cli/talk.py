@@ -149,7 +149,7 @@ def _check(options: argparse.Namespace) -> None:
             raise UsageError(f"--interrupt-after is {options.interrupt_after[0]!r}; give seconds, 0 to 600, then TEXT")
     for words in _utterances(options):
         if not words.strip():
-            raise UsageError("there is nothing to say: TEXT is empty")
+            raise UsageError("there is nothing to say: give TEXT, a WAV file, or --microphone")
 
 
 def _utterances(options: argparse.Namespace) -> list[str]:
