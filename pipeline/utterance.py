@@ -169,7 +169,8 @@ class Utterance(Given):
         if is_final and self._unconfirmed and not self._has_onset:
             return self._confirm(text, now, is_client)
         self._is_client_paced, self._is_reopened = is_client, False
-        if is_final and self.state is State.THINKING and not self._has_onset and not is_backchannel(text):
+        is_late = not self._has_onset and not self.pending  # a fragment since the commit was news, and may have cut
+        if is_final and self.state is State.THINKING and is_late and not is_backchannel(text):
             return self._join(text)
         actions = self._open()
         is_stable = text == self.pending or (is_final and not self._is_voiced)

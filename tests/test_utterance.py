@@ -214,10 +214,12 @@ def test_a_backchannel_says_nothing_while_the_bot_is_silent() -> None:
     assert utterance.on_unclear(900, 1.1, "backchannel") == [Discarded("noise")]
 
 
-def test_a_late_final_that_joins_the_turn_replaces_the_fragment_before_it() -> None:
+def test_the_final_of_a_fragment_that_was_news_replaces_it_and_does_not_join() -> None:
+    """The fragment may have cut the turn already, and the cut be on its way: joined, its words would be asked twice."""
     utterance = Utterance()
     utterance.on_words("where is it", True, 0, is_client=True)
     utterance.on_client_turn_end(1)
     utterance.on_words("plea", False, 1.1, is_client=True)
-    assert utterance.on_words("please", True, 1.2, is_client=True) == [Committed("where is it please", is_joined=True)]
-    assert utterance.fragments == ()
+    assert utterance.on_words("please", True, 1.2, is_client=True) == [Words(("please",), True)]
+    assert utterance.on_cut(False, 1.3) == [Words(("where is it", "please"), True)]
+    assert utterance.on_client_turn_end(1.4) == [Committed("where is it please")]
