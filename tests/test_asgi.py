@@ -255,3 +255,43 @@ def test_a_client_that_does_not_read_holds_a_handful_of_messages() -> None:
         return taken, socket.try_send(b"late")
 
     assert run_virtual(main()) == (MAX_UNSENT, True)
+
+
+def test_a_message_that_comes_while_the_reader_is_cancelled_is_kept() -> None:
+    async def main() -> str | bytes:
+        async def receive() -> Any:
+            await asyncio.sleep(0)
+            return {"type": "websocket.receive", "text": "kept"}
+
+        async def send(_: Any) -> None: ...
+
+        socket = AsgiSocket(receive, send, limits=Limits())
+        reading = asyncio.ensure_future(socket.receive())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the server has handed it out
+        reading.cancel()
+        await asyncio.wait({reading})
+        try:
+            return await socket.receive()
+        finally:
+            socket.abort()
+
+    assert run_virtual(main()) == "kept"
+
+
+def test_a_plain_request_is_not_taken_for_a_websocket_and_headers_stand_once() -> None:
+    async def status(headers: list[tuple[bytes, bytes]]) -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any: ...
+
+        async with AsgiApp(ECHO.build) as voice:
+            asked = scope(type="http", method="GET", headers=headers, client=("127.0.0.1", 5))
+            await voice(asked, receive, send)
+        return sent[0]["status"]
+
+    assert asyncio.run(status([(b"upgrade", b"websocket")])) == 426
+    assert asyncio.run(status([(b"origin", b"http://127.0.0.1"), (b"origin", b"http://x")])) == 400

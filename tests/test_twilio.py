@@ -29,7 +29,7 @@ from websockets.exceptions import ConnectionClosed
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
 from leibniz_voice.processors.embedded.workers import close_all
-from leibniz_voice.transports import WebSocketServer
+from leibniz_voice.transports import Limits, WebSocketServer
 from leibniz_voice.transports.mulaw import decode_mulaw, encode_mulaw
 from leibniz_voice.transports.protocol import Ack, Hello, Ping
 from leibniz_voice.transports.tokens import TokenKey
@@ -244,6 +244,38 @@ def test_a_token_comes_as_a_parameter_of_the_stream() -> None:
                         await asyncio.gather(*call._tasks, return_exceptions=True)
 
     asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_the_token_of_another_session_opens_no_call() -> None:
+    """A call is named by its `start`, so a token in the handshake would be judged for another session."""
+
+    async def main() -> int | None:
+        token = TokenKey(SECRET).mint("attacker", now=time.time())
+        async with WebSocketServer(ECHO.build, port=0, secret=SECRET) as server:
+            address = server.address.replace("/orchestrate", "/twilio?session_id=attacker")
+            async with connect(address, additional_headers={"Authorization": f"Bearer {token}"}) as socket:
+                call = Call(socket)
+                await call.start()
+                await socket.wait_closed()
+                for task in call._tasks:
+                    task.cancel()
+                return socket.close_code
+
+    assert asyncio.run(main()) == 4401
+
+
+@pytest.mark.slow
+def test_calls_that_are_not_answered_yet_take_places_too() -> None:
+    async def main() -> int | None:
+        limits = Limits(connections_per_address=2)
+        async with WebSocketServer(ECHO.build, port=0, limits=limits) as server, contextlib.AsyncExitStack() as stack:
+            address = server.address.replace("/orchestrate", "/twilio")
+            sockets = [await stack.enter_async_context(connect(address)) for _ in range(3)]
+            await sockets[2].wait_closed()
+            return sockets[2].close_code
+
+    assert asyncio.run(main()) == 4429
 
 
 @pytest.mark.slow

@@ -96,10 +96,11 @@ class AsgiApp:
         if not self._is_started:
             raise RuntimeError("AsgiApp is not started: `async with` it in your application's lifespan")
         request = _request_of(scope)
-        response, has_token = await self._handshake.answer(request)
         client = (scope.get("client") or ("unix", 0))[0]
-        if response is None and not self._takes_all and client not in LOOPBACK:
-            response = refusal(HTTPStatus.UNAUTHORIZED, WITHOUT_SECRET)
+        if self._takes_all or client in LOOPBACK:
+            response, has_token = await self._handshake.answer(request)
+        else:
+            response, has_token = refusal(HTTPStatus.UNAUTHORIZED, WITHOUT_SECRET), False
         if scope["type"] == "http":
             if response is None or scope["method"] not in ("GET", "HEAD"):
                 response = refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is answered here.")
@@ -148,8 +149,9 @@ def _request_of(scope: MutableMapping[str, Any]) -> Request:
     headers = Headers()
     for name, value in scope["headers"]:
         headers[name.decode("latin-1").title()] = value.decode("latin-1")
+    headers.pop("Upgrade", None)
     if scope["type"] == "websocket":
-        headers.setdefault("Upgrade", "websocket")  # HTTP/2 has no such header
+        headers["Upgrade"] = "websocket"  # HTTP/2 has no such header, and a plain request no use for it
     return Request((below or "/") + (f"?{query}" if query else ""), headers)
 
 

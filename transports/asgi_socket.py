@@ -36,19 +36,19 @@ class AsgiSocket:
         self._unsent: deque[Message] = deque()  # at most MAX_UNSENT
         self._is_unsent = asyncio.Event()  # something waits
         self._gone = asyncio.get_running_loop().create_future()  # done: nothing more comes or goes
+        self._coming: asyncio.Future[Message] | None = None  # the next message; kept when whoever waits is cancelled
         self._closing: asyncio.Task[None] | None = None  # says goodbye; None until somebody wants to
         self._sender = asyncio.create_task(self._send_all(), name="asgi socket")
 
     async def receive(self) -> str | bytes:
         """See `ClientSocket.receive`."""
-        coming = asyncio.ensure_future(self._receive())
-        try:
-            await asyncio.wait({coming, self._gone}, return_when=asyncio.FIRST_COMPLETED)
-            if self._gone.done():
-                raise ClientGone
-            message = coming.result()
-        finally:
-            coming.cancel()
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._receive())
+        await asyncio.wait({self._coming, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+        if self._gone.done():
+            raise ClientGone
+        coming, self._coming = self._coming, None
+        message = coming.result()
         if message["type"] != "websocket.receive":
             self._leave()
             raise ClientGone
@@ -101,6 +101,8 @@ class AsgiSocket:
         self._leave()
         self._unsent.clear()
         self._sender.cancel()
+        if self._coming is not None:
+            self._coming.cancel()
 
     async def _send_all(self) -> None:
         try:

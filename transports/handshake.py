@@ -18,6 +18,7 @@ from .tokens import TokenRefused
 from .twilio import TwilioDialect
 
 DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
+ONCE = ("Origin", "Host", "Upgrade", "Authorization")  # headers of which a second one could mean something else
 
 
 class Handshake:
@@ -35,12 +36,17 @@ class Handshake:
 
     async def answer(self, request: Request) -> tuple[Response | None, bool]:
         """Return the response, or None where a WebSocket may be opened; and whether it brought a token, now used."""
+        twice = next((name for name in ONCE if len(request.headers.get_all(name)) > 1), None)
+        if twice is not None:
+            return refusal(HTTPStatus.BAD_REQUEST, f"The header {twice} stands twice."), False
         response = await self._routes.answer(request)
         if response is not None:
             return response, False
         origin = request.headers.get("Origin")
         if self._reception.is_draining:
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin), False
+        if request.path.startswith(TWILIO_PATH):
+            return None, False  # its `start` names the session, so its token is judged only then
         is_pipecat = request.path.startswith(PIPECAT_PATH)
         token = token_in(request.headers) or (query_of(request.path, "token") or None if is_pipecat else None)
         if token is None or self._tokens.is_open:

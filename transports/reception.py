@@ -58,7 +58,8 @@ class Reception:
         self._limits = limits or Limits()
         self._lead_ms = lead_ms  # how far audio may run ahead of real time
         self._peers = peers  # the other workers; None for a single process
-        self._by_address: Counts[str] = Counts()  # WebSockets of each address
+        self._places = 0  # WebSockets, those included whose call is not answered yet
+        self._by_address: Counts[str] = Counts()  # of each address
         self._turnstiles = Turnstiles()  # space out beginnings, turns and ends
         self._running: set[Connection] = set()  # every connection, from its handshake to its end
         self._connections: dict[str, Connection] = {}  # session id -> its one connection
@@ -116,7 +117,7 @@ class Reception:
         """Why no further conversation should be sent here; "" while there is room."""
         if self.is_draining:
             return "draining"
-        if len(self._running) >= self._limits.connections:
+        if self._places >= self._limits.connections:
             return "full"
         return "overloaded" if self._watchdog.is_overloaded else ""
 
@@ -135,7 +136,7 @@ class Reception:
 
         `has_token`: its token was taken before; else its `hello` must bring one, where one is needed.
         """
-        if len(self._running) >= self._limits.connections:
+        if self._places >= self._limits.connections:
             REFUSED.labels("full").inc()
             await socket.close(CloseCode.FULL, "full")
             return
@@ -143,6 +144,17 @@ class Reception:
             REFUSED.labels("per_address").inc()
             await socket.close(CloseCode.TOO_MANY, "too many connections from this address")
             return
+        self._places += 1
+        self._by_address[address] += 1
+        try:
+            await self._host(socket, session_id, dialect, has_token)
+        finally:
+            self._places -= 1
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    async def _host(self, socket: ClientSocket, session_id: str, dialect: Dialect, has_token: bool) -> None:
         if isinstance(dialect, TwilioDialect):
             try:
                 socket, session_id = await answer(socket, dialect, wait_s=self._limits.hello_s)
@@ -166,25 +178,18 @@ class Reception:
             turnstiles=self._turnstiles,
         )
         self._running.add(connection)
-        self._by_address[address] += 1
         SESSIONS.inc()
         try:
             if self.is_draining:
                 connection.leave(CloseCode.RESTART, "restart")
             await connection.run()
         finally:
-            self._forget(connection, address)
-
-    def _forget(self, connection: Connection, address: str) -> None:
-        SESSIONS.dec()
-        self._running.discard(connection)
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
-        if connection.has_begun:
-            CONNECTIONS.labels("resumed" if connection.is_resumed else "new").inc()
-        if self._connections.get(connection.session_id) is connection:
-            del self._connections[connection.session_id]
+            SESSIONS.dec()
+            self._running.discard(connection)
+            if connection.has_begun:
+                CONNECTIONS.labels("resumed" if connection.is_resumed else "new").inc()
+            if self._connections.get(connection.session_id) is connection:
+                del self._connections[connection.session_id]
 
     async def _take_over(self, connection: Connection) -> None:
         """The newest connection of a session has it; the one before is closed."""
