@@ -1,12 +1,12 @@
 """A pipeline of one's own: our processors, two of Pipecat's, a third branch, and a processor in fifteen lines.
 
-    leibniz serve bots/custom.py        say "hello there" first, then "what are your opening hours"
+    leibniz serve bots/custom.py        say "good afternoon" first, then "what are your opening hours"
 
     input -> SileroVAD -> EmbeddedSTT -> FunctionFilter -> TurnAggregator -> Parallel{intent | retrieval | open_now}
           -> OpeningNote -> Responder -> EmbeddedTTS -> InterruptionGate -> StateTracker
           -> AudioBufferProcessor -> output
 
-`FunctionFilter` lets no words pass before "hello there"; `AudioBufferProcessor` keeps the call, user left, bot right,
+`FunctionFilter` lets no words pass before a greeting; `AudioBufferProcessor` keeps the call, user left, bot right,
 in `.leibniz/calls/SESSION-1.wav` and so on. Both are Pipecat's, queued and unchanged. What is typed needs no greeting.
 """
 
@@ -49,7 +49,7 @@ from leibniz_voice.processors import (
     TurnAggregator,
 )
 
-WAKE_PHRASE = "hello there"
+WAKE_PHRASES = tuple(CONTENT.examples["greeting"])
 CALLS = Path(".leibniz/calls")
 HOURS = {0: (10, 18), 1: (10, 18), 2: (10, 18), 3: (10, 18), 4: (10, 18), 5: (10, 16)}  # weekday -> from, to; Monday 0
 HEARD = (TranscriptionFrame, EarlyWordsFrame, UnrecognizedSpeechFrame)  # what a recogniser says
@@ -87,13 +87,13 @@ async def open_now(turn: UserTurnFrame) -> bool:
 
 
 def wake_filter() -> FunctionFilter:
-    """Pipecat's filter, with a memory: nothing that is heard passes until the wake phrase is."""
+    """Pipecat's filter, with a memory: nothing that is heard passes until a greeting is."""
     is_awake = False
 
     async def passes(frame: Frame) -> bool:
         nonlocal is_awake
         if isinstance(frame, TranscriptionFrame):
-            is_awake = is_awake or WAKE_PHRASE in frame.text.lower()
+            is_awake = is_awake or any(phrase in frame.text.lower() for phrase in WAKE_PHRASES)
         return is_awake or not isinstance(frame, HEARD)
 
     return FunctionFilter(passes, filter_system_frames=True)

@@ -33,7 +33,7 @@ def test_nothing_is_answered_before_the_wake_phrase_and_the_call_is_recorded(tmp
     async def script(call: Call) -> None:
         await call.says(speech("what are your opening hours"), then_silence_s=2)
         assert call.replies == []
-        await call.says(speech("hello there"), then_silence_s=1)
+        await call.says(speech("good afternoon"), then_silence_s=1)
         await call.until_state("idle")
         await call.says(speech("what are your opening hours"), then_silence_s=1)
         await call.until_state("idle")

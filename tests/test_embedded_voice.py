@@ -186,6 +186,15 @@ def test_speech_begins_where_the_word_times_say():
 
 
 @pytest.mark.slow
+def test_contractions_are_whole_words():
+    async def main() -> None:
+        _, words = await spoken(EspeakVoice(), "We don't ship, and I can\u2019t say who'd've.")
+        assert [word for word, _ in words] == ["We", "don't", "ship", "and", "I", "can\u2019t", "say", "who'd've"]
+
+    go(main)
+
+
+@pytest.mark.slow
 def test_an_unknown_voice_is_named():
     async def main() -> None:
         with pytest.raises(ConfigurationError, match="no-such-voice"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -107,6 +108,9 @@ class Espeak:
             return 1
 
 
+_REST = re.compile(r"(?:['\u2019]\w+)*")  # of a contraction
+
+
 class Cutter:
     """Resamples one text's audio and cuts it into chunks of CHUNK_MS, with the words that begin in each."""
 
@@ -125,10 +129,11 @@ class Cutter:
     def push(self, pcm: np.ndarray, words: list[tuple[int, int, float]]) -> None:
         """Take what the library gave."""
         for first, length, ms in words:
-            word = self._text[first : first + length].strip()
+            end = _REST.match(self._text, first + length).end()  # type: ignore[union-attr] # the library stops at it
+            word = self._text[first:end].strip()
             if first <= self._seen_upto or not word:
                 continue  # several events for one span, as in "$42.50"
-            self._seen_upto = first + length - 1
+            self._seen_upto = end - 1
             self._last_ms = max(self._last_ms, ms)
             self._words.append((word, self._last_ms))
         if len(pcm):
