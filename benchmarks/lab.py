@@ -147,7 +147,7 @@ def report_scripted(runs: int, kind: str, build: Build) -> None:
     print(f"   real time p50 {middle * 1000:.0f} ms, best {min(took) * 1000:.0f}, worst {max(took) * 1000:.0f}: "
           f"{virtual_s / middle:.0f} times real time")  # fmt: skip
     print(f"   CPU time p50 {cpu_s * 1000:.0f} ms: {virtual_s / cpu_s:.0f} times real time")
-    print(f"   different recordings in {runs} runs: {len(digests)}\n")
+    print(f"   distinct recordings in {runs} runs: {len(digests)}\n")
 
 
 def report_spoken() -> None:
