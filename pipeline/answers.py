@@ -1,11 +1,15 @@
-"""The contract's answers that need no LLM: pure."""
+"""What the branches answered, and the contract's answers that need no LLM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from loguru import logger
 
 from .services import UNKNOWN, IntentResult, RetrievalResult
 
+Answer = TypeVar("Answer", IntentResult, RetrievalResult)
 NOT_UNDERSTOOD = "I didn't get that. Could you say it differently?"
 
 
@@ -26,3 +30,14 @@ def direct_answer(
     if intent.label == UNKNOWN:
         return context
     return f"{intent.label.replace('_', ' ').title()}: {context}"
+
+
+def answer_of(answers: Mapping[str, Any], name: str, fallback: Answer) -> Answer:
+    """Return the answer of branch `name`; the fallback, with a warning, if it is of another type."""
+    answer = answers.get(name)
+    if isinstance(answer, type(fallback)):
+        return answer
+    if answer is not None:
+        wrong, right = type(answer).__name__, type(fallback).__name__
+        logger.warning(f"branch {name} answered with {wrong}, so the fallback stands in; let it return {right}")
+    return fallback

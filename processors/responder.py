@@ -30,7 +30,7 @@ from pipecat.frames.frames import (
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.answers import NOT_UNDERSTOOD, direct_answer
+from ..pipeline.answers import NOT_UNDERSTOOD, answer_of, direct_answer
 from ..pipeline.consumes import consumes
 from ..pipeline.frames import (
     BargeInFrame,
@@ -184,8 +184,8 @@ class Responder(Processor):
                 return
             self._is_replying = True
             await self.push_frame(frame, direction)
-            intent = frame.answers.get("intent") or IntentResult()
-            retrieval = frame.answers.get("retrieval") or RetrievalResult()
+            intent = answer_of(frame.answers, "intent", IntentResult())
+            retrieval = answer_of(frame.answers, "retrieval", RetrievalResult())
             if self._downstream and self._downstream.llms and intent.label in self._llm_intents:
                 await self._generate(frame, retrieval)
             else:
