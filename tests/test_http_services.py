@@ -204,16 +204,23 @@ async def drip_body(reader: asyncio.StreamReader, writer: Writer) -> None:
     await drip(writer)
 
 
+async def endless_body(reader: asyncio.StreamReader, writer: Writer) -> None:
+    """A body without a length that never ends, slow enough to stay below the size limit for 50 s."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await drip(writer, b"64\r\n" + b"x" * 100 + b"\r\n")
+
+
 async def drip_headers(reader: asyncio.StreamReader, writer: Writer) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nX: ")
     await drip(writer)
 
 
-async def drip(writer: Writer) -> None:
-    """A byte every 20 ms: what defeats a limit on each read."""
+async def drip(writer: Writer, drop: bytes = b" ") -> None:
+    """A little every 20 ms: what defeats a limit on each read."""
     ticks = asyncio.Event()
     while True:
-        writer.write(b" ")
+        writer.write(drop)
         await writer.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ticks.wait(), 0.02)
@@ -236,13 +243,13 @@ def seconds_until_fallback(talk: Callable[..., Awaitable[None]], timeout_s: floa
     return asyncio.run(run())
 
 
-@pytest.mark.parametrize("talk", [hang, drip_headers, drip_body])
-def test_hang_and_drip_end_at_the_limit(talk: Callable[..., Awaitable[None]]) -> None:
+@pytest.mark.parametrize("talk", [hang, drip_headers, drip_body, endless_body])
+def test_hang_drip_and_endless_body_end_at_the_limit(talk: Callable[..., Awaitable[None]]) -> None:
     assert 0.1 <= seconds_until_fallback(talk, 0.1) < 0.2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("talk", [hang, drip_headers, drip_body])
+@pytest.mark.parametrize("talk", [hang, drip_headers, drip_body, endless_body])
 def test_the_default_limit_is_five_seconds_for_the_whole_call(talk: Callable[..., Awaitable[None]]) -> None:
     assert seconds_until_fallback(talk, 5.0) == pytest.approx(5.0, abs=0.05)
 
