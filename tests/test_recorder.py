@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -196,6 +199,34 @@ def test_what_the_writer_cannot_keep_up_with_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "_run", lambda: None)  # a disk that takes nothing
     run_offline(folder.records(build), interrupts)
     assert folder._queue.full()  # and nobody has waited for it
+
+
+@pytest.mark.parametrize("method", ["write", "flush", "close"])
+def test_a_disk_error_ends_that_recording_only(tmp_path, monkeypatch, method):
+    """The thread lives on, the next conversation is recorded, and `close` returns."""
+    folder = RecordingFolder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.0)
+        patch.setattr(gzip.GzipFile, method, Mock(side_effect=OSError(28, "No space left on device")))
+        assert run_offline(folder.records(build), interrupts).states[-1] == "idle"
+        folder.close()
+    run_offline(folder.records(build), interrupts)
+    folder.close()
+    assert Recording.load(max(tmp_path.iterdir())).end == "over"
+    assert folder.written == 2
+
+
+def test_an_end_that_finds_no_room_is_written_all_the_same(tmp_path, monkeypatch):
+    folder = RecordingFolder(tmp_path)
+    put = folder.put
+    monkeypatch.setattr(folder, "put", lambda file, what: what is not None and put(file, what))
+    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.01)
+    run_offline(folder.records(build), interrupts)
+    deadline = time.monotonic() + 5
+    while not folder.written and time.monotonic() < deadline:
+        time.sleep(0.01)
+    folder.close()
+    assert Recording.load(next(tmp_path.iterdir())).end == "over"
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):

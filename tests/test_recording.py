@@ -4,10 +4,12 @@ import base64
 import gzip
 import json
 import re
+from typing import Any
 
 import pytest
 
 from leibniz_voice.pipeline.testing import Event, Recording, RecordingError
+from leibniz_voice.pipeline.testing.drawing import draw
 
 PCM = base64.b64encode(bytes(range(64)) * 10).decode()  # 320 samples
 CALL = (
@@ -145,3 +147,37 @@ def test_damaged_audio_is_told_when_it_is_asked_for():
     event = Event(1.0, "wire", "to_user", "audio", {"rate": 16000, "samples": 2, "pcm": "%%%"})
     with pytest.raises(RecordingError, match=r"audio at 1\.000 s is damaged"):
         event.pcm()
+
+
+def line(*events: list[Any]) -> bytes:
+    header = {"leibniz": "recording", "v": 1, "session_id": "s", "began": 1.0}
+    return b"".join(json.dumps(part).encode() + b"\n" for part in (header, *events))
+
+
+def test_a_small_file_that_unpacks_to_many_values_is_refused(tmp_path):
+    bomb = tmp_path / "bomb.leibniz.gz"
+    events = line(*([0.0, "p", "downstream", "k", {"a": [0] * 50_000}] for _ in range(30)))
+    bomb.write_bytes(gzip.compress(events))
+    assert bomb.stat().st_size < 20_000
+    with pytest.raises(RecordingError, match="far more values"):
+        Recording.load(bomb)
+
+
+@pytest.mark.parametrize("began", ["1" + "0" * 400, "true", "-1"])
+def test_a_beginning_that_is_no_time_is_refused(tmp_path, began):
+    file = tmp_path / "call.leibniz"
+    file.write_bytes(line().replace(b'"began": 1.0', f'"began": {began}'.encode()))
+    with pytest.raises(RecordingError, match="`began` is no time"):
+        Recording.load(file)
+
+
+def test_what_a_terminal_would_obey_is_replaced(tmp_path):
+    file = tmp_path / "call.leibniz"
+    event = line([0.0, "A\x1b]0;OWNED\x07", "downstream", "k\x9b2J", {"text": "a\x1b[2Jb\nc"}])
+    file.write_bytes(event.replace(b"\\u009b", b"\xc2\x9b"))
+    (event,) = Recording.load(file).events
+    assert (event.processor, event.kind, event.fields["text"]) == ("A?]0;OWNED?", "k?2J", "a?[2Jb\nc")
+
+
+def test_a_call_in_which_the_user_said_nothing_is_drawn():
+    assert "<svg" in draw(Recording(session_id="s", events=(Event(0.1, "wire", "to_user", "response_ready", {}),)))

@@ -134,7 +134,7 @@ class _Drawing:
 
     def _user_words(self) -> None:
         turns = [(_said_at(turn), turn) for turn in self._turns() if turn.user]
-        for (at, turn), (until, _) in zip(turns, [*turns[1:], (self._length_s, None)], strict=True):
+        for (at, turn), (until, _) in zip(turns, [*turns[1:], (self._length_s, None)], strict=False):
             self._words(at, turn.user, until)
         self._y += WORDS_H + GAP
 
@@ -153,7 +153,7 @@ class _Drawing:
 
     def _bot_words(self) -> None:
         turns = [(_answered_at(turn), turn) for turn in self._turns() if turn.reply]
-        for (at, turn), (until, _) in zip(turns, [*turns[1:], (self._length_s, None)], strict=True):
+        for (at, turn), (until, _) in zip(turns, [*turns[1:], (self._length_s, None)], strict=False):
             if turn.interrupted:
                 used = WORDS_H * self._words(at, turn.heard or "(nothing was heard)", until, rows=2)
                 self._y += used

@@ -1,14 +1,16 @@
 """A recording's file: a header, one line per event, an end; JSON, usually gzip'd. Safe to read from a stranger.
 
-Nothing is executed or looked up; size, depth, number and type of everything are checked while reading, and what is
-unpacked is bounded, however small the file is.
+Nothing is executed or looked up; size, depth, number and type of everything are checked while reading. What is unpacked
+is bounded, and so is the number of values that come of it: a small file takes at most some 100 MB, any file 2 GB.
+Control characters in texts are replaced, so whoever prints them need not care.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import math
+import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,11 @@ MAX_BYTES = 512 << 20  # unpacked: four hours of a call with both voices
 MAX_LINE = 4 << 20  # one event
 MAX_EVENTS = 3_000_000
 MAX_NAME = 128  # letters of a processor's or kind's name
+MAX_VALUES = 20_000_000  # JSON values in all: four hours hold 14 million
+SMALL_VALUES, VALUES_PER_BYTE = 1_000_000, 8  # and so many for each byte of the file as it lies there; real: below 1
 BLOCK = 1 << 16
+# Control characters, which a terminal obeys; JSON spells them as escapes, but for 7F to 9F.
+CONTROLS = re.compile(rb"\\u00(?:0[0-8bcef]|1[0-9a-f]|7f|[89][0-9a-f])|\xc2[\x80-\x9f]|\x7f", re.IGNORECASE)
 GZIP = b"\x1f\x8b"
 SUFFIX = ".leibniz.gz"  # what recordings are called
 
@@ -80,7 +86,8 @@ def read(path: str | Path) -> Recording:
 
 
 def _read(file: BinaryIO) -> Recording:
-    lines = _lines(_unpacked(file))
+    most = min(MAX_VALUES, SMALL_VALUES + VALUES_PER_BYTE * os.fstat(file.fileno()).st_size)
+    lines = _harmless(_lines(_unpacked(file)), most)
     header = _header(next(lines, b""))
     recording = _recording(header)
     events: list[Event] = []
@@ -131,6 +138,16 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest
 
 
+def _harmless(lines: Iterator[bytes], most_values: int) -> Iterator[bytes]:
+    """Lines without control characters, and of no more values in all than `most_values`."""
+    values = 0
+    for line in lines:
+        values += line.count(b",") + line.count(b"[") + line.count(b"{") + line.count(b":")
+        if values > most_values:
+            raise RecordingError("it unpacks to far more values than a recording of its size holds")
+        yield CONTROLS.sub(b"?", line)
+
+
 def _json(line: bytes, number: int) -> Any:
     try:
         return json.loads(line, parse_constant=_refuse)
@@ -162,7 +179,7 @@ def _recording(header: dict[str, Any]) -> Recording:
     processors, began = header.get("processors", []), header.get("began", 0.0)
     if not (isinstance(settings, dict) and isinstance(versions, dict) and isinstance(processors, list)):
         raise RecordingError("its header is damaged")
-    if not isinstance(began, int | float) or not math.isfinite(began):
+    if isinstance(began, bool) or not isinstance(began, int | float) or not 0 <= began < 1e11:
         raise RecordingError("its header is damaged: `began` is no time")
     return Recording(
         session_id=_text(header.get("session_id", ""), "session_id"),

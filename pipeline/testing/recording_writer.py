@@ -6,11 +6,14 @@ thread      base64, JSON, gzip, write
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gzip
 import queue
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +26,7 @@ from .recording import Event, Recording
 from .recording_file import MAX_EVENTS, SUFFIX, end_line, event_line, header_line
 
 MAX_WAITING = 16_384  # events of all conversations; some seconds of 50 of them
+CLOSE_S = 10.0  # for what waits at the end, and again for the disk
 FLUSH_S = 2.0  # at the latest, what is written is in the file
 LEVEL = 5  # gzip's; 9 makes 1 % less of it at three times the time
 
@@ -53,18 +57,24 @@ class RecordingFolder:
         return recorded(build, self._open, audio=self._has_audio, text=self._has_text, bot=bot)
 
     def close(self) -> None:
-        """Write what waits and end the thread. Blocks for as long as the disk needs, at most 10 s."""
+        """Write what waits and end the thread. Blocks for as long as the disk needs, at most 2 * 10 s."""
         if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(10.0)
+            try:
+                self._queue.put(None, timeout=CLOSE_S)
+            except queue.Full:
+                logger.warning("recordings in {} are not whole: the disk takes too long", self._folder)
+            else:
+                self._thread.join(CLOSE_S)
             self._thread = None
 
     def _open(self, header: Recording) -> _File:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="leibniz-recordings", daemon=True)
             self._thread.start()
         file = _File(self._path(header), self)
-        self.put(file, header)
+        if not self.put(file, header):
+            file.is_ended = True
+            logger.warning("the conversation {} is not recorded: the disk does not keep up", header.session_id)
         return file
 
     def _path(self, header: Recording) -> Path:
@@ -87,19 +97,28 @@ class RecordingFolder:
             try:
                 item = self._queue.get(timeout=FLUSH_S)
             except queue.Empty:
-                for file in open_files:
-                    file.flush()
+                for file in list(open_files):
+                    self._do(file, file.catch_up, open_files)
                 continue
             if item is None:
                 break
             file, what = item
-            open_files.add(file)
-            file.write(what, self._max_bytes)
-            if file.is_ended:
-                open_files.discard(file)
-                self.written += 1
-        for file in open_files:  # conversations that the process did not end
-            file.finish("")
+            if not file.is_ended:
+                open_files.add(file)
+                self._do(file, functools.partial(file.write, what, self._max_bytes), open_files)
+        for file in list(open_files):  # conversations that the process did not end
+            self._do(file, functools.partial(file.finish, ""), open_files)
+
+    def _do(self, file: _File, step: Callable[[], None], open_files: set[_File]) -> None:
+        """One step of one file; its errors end that file only."""
+        try:
+            step()
+        except OSError as error:
+            logger.warning("the recording {} ends: {}", file.path, error.strerror or error)
+            file.give_up()
+        if file.is_ended:
+            open_files.discard(file)
+            self.written += 1
 
 
 class _File:
@@ -113,38 +132,48 @@ class _File:
         self._file: BinaryIO | gzip.GzipFile | None = None  # None before the header, and after the end
         self._bytes = self._events = 0  # written so far
         self._is_full = False
+        self._is_over = False  # the conversation has ended; what is queued is still written
         self._flushed = 0.0  # monotonic time
 
     def put(self, event: Event) -> None:
         """See `Sink.put`."""
-        if not self._folder.put(self, event):
+        if not self.is_ended and not self._folder.put(self, event):
             self._lost += 1
 
     def end(self) -> None:
-        """See `Sink.end`."""
-        if not self._folder.put(self, None):
-            self._lost += 1
+        """See `Sink.end`. Where it finds no room, the thread notices when it has caught up."""
+        self._is_over = True
+        self._folder.put(self, None)
 
     def write(self, what: Event | Recording | None, max_bytes: int) -> None:
-        """Write one event, the header, or (None) the end."""
-        try:
-            if isinstance(what, Recording):
-                self._file = gzip.open(self.path, "wb", compresslevel=LEVEL)  # noqa: SIM115 - it lives with its call
-                self._line(header_line(what))
-            elif what is None:
-                self.finish("full" if self._is_full else "over")
-            elif self._bytes > max_bytes or self._events >= MAX_EVENTS:
-                self._is_full = True
-                self._lost += 1
-            else:
-                self._events += 1
-                self._line(event_line(packed(what)))
-                if time.monotonic() - self._flushed > FLUSH_S:
-                    self.flush()
-        except OSError as error:
-            if not self.is_ended:
-                logger.warning("the recording {} ends: {}", self.path, error.strerror or error)
-            self.is_ended, self._file = True, None
+        """Write one event, the header, or (None) the end. Raises OSError."""
+        if isinstance(what, Recording):
+            self._file = gzip.open(self.path, "wb", compresslevel=LEVEL)  # noqa: SIM115 - it lives with its call
+            self._line(header_line(what))
+        elif what is None:
+            self.finish("full" if self._is_full else "over")
+        elif self._bytes > max_bytes or self._events >= MAX_EVENTS:
+            self._is_full = True
+            self._lost += 1
+        else:
+            self._events += 1
+            self._line(event_line(packed(what)))
+            if time.monotonic() - self._flushed > FLUSH_S:
+                self.flush()
+
+    def catch_up(self) -> None:
+        """Nothing of it is queued any more: flush, or end if its end found no room. Raises OSError."""
+        if self._is_over:
+            self.finish("full" if self._is_full else "over")
+        else:
+            self.flush()
+
+    def give_up(self) -> None:
+        """After an error: nothing more is written."""
+        file, self._file, self.is_ended = self._file, None, True
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
 
     def _line(self, line: bytes) -> None:
         if self._file is not None:
@@ -162,5 +191,6 @@ class _File:
         if self._file is not None:
             if reason:
                 self._line(end_line(reason, self._lost))
-            self._file.close()
-        self._file, self.is_ended = None, True
+            file, self._file = self._file, None
+            file.close()
+        self.is_ended = True
