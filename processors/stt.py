@@ -40,6 +40,7 @@ class _Utterance:
     pcm: bytes  # int16 mono
     sample_rate: int  # Hz
     voiced_ms: float  # of speech in it
+    number: int  # the standby's; 0 where there is none
     is_wanted: asyncio.Future[bool]  # True: it ended here; False: the user went on, it is part of a longer one
 
 
@@ -98,7 +99,8 @@ class EmbeddedSTT(Processor):
         self._quiet_from: int | None = None  # length of `_audio` when it fell quiet; None while there is voice
         self._early: _Utterance | None = None  # handed over although it may go on; None most of the time
         self._utterances: asyncio.Queue[_Utterance] = asyncio.Queue(MAX_UTTERANCES)
-        self._waits: deque[asyncio.TimerHandle] = deque()  # for the one in front, an utterance each, the oldest first
+        # For the one in front, an utterance each, the oldest first. All waits are as long, so they end in this order.
+        self._waits: deque[tuple[asyncio.TimerHandle, _Utterance]] = deque()
         self._task: asyncio.Task[None] | None = None  # recognises them one by one; None outside setup and cleanup
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
@@ -110,7 +112,7 @@ class EmbeddedSTT(Processor):
     async def cleanup(self) -> None:
         """End the task and let go of the recogniser; its process stays warm for other conversations."""
         while self._waits:
-            self._waits.popleft().cancel()
+            self._waits.popleft()[0].cancel()
         task, self._task = self._task, None
         if task is not None:
             await self.cancel_task(task)
@@ -170,6 +172,7 @@ class EmbeddedSTT(Processor):
             self._quiet_from = len(self._audio)
         quiet_ms = (len(self._audio) - self._quiet_from) * 500 / self._rate
         if self._early is None and quiet_ms >= EARLY_MS and not self._utterances.full():
+            self._end_waits()
             self._early = self._utterance(quiet_ms)
             self._utterances.put_nowait(self._early)
 
@@ -196,14 +199,21 @@ class EmbeddedSTT(Processor):
     def _utterance(self, silence_ms: float) -> _Utterance:
         pcm = bytes(self._audio[: int(MAX_UTTERANCE_S * self._rate) * 2])
         voiced_ms = max(0.0, (len(pcm) - self._voice_from) * 500 / self._rate - silence_ms)
-        return _Utterance(pcm, self._rate, voiced_ms, asyncio.get_running_loop().create_future())
+        number = 0 if self._standby is None else self._standby.utterance
+        return _Utterance(pcm, self._rate, voiced_ms, number, asyncio.get_running_loop().create_future())
 
     def _finish(self, silence_ms: float) -> None:
         """Hand the utterance over, or say that the early one was all of it; the next one begins."""
-        wait_s = 0.0 if self._standby is None else self._standby.wait_s
+        wait_s = 0.0
+        if self._standby is not None:
+            self._standby.on_ended()
+            wait_s = self._standby.wait_s
+            if not wait_s:
+                self._end_waits()
+                self._standby.takes(self._standby.utterance)  # whatever came of it before the one in front went down
         if wait_s:
             self._on_voice()  # handed over early when the one in front was down
-            self._wait_and_stand_in(self._utterance(silence_ms), wait_s)
+            self._wait(self._utterance(silence_ms), wait_s)
         elif self._early is not None:
             self._early.is_wanted.set_result(True)
             self._early = None
@@ -219,16 +229,21 @@ class EmbeddedSTT(Processor):
         utterance.is_wanted.set_result(True)
         self._utterances.put_nowait(utterance)
 
-    def _wait_and_stand_in(self, utterance: _Utterance, wait_s: float) -> None:
-        assert self._standby is not None
-        standby, number = self._standby, self._standby.utterance
+    def _wait(self, utterance: _Utterance, wait_s: float) -> None:
+        handle = asyncio.get_running_loop().call_later(wait_s, self._end_wait)
+        self._waits.append((handle, utterance))
 
-        def is_over() -> None:
-            self._waits.popleft()
-            if standby.takes(number):
-                self._hand_over(utterance)
+    def _end_wait(self) -> None:
+        """Stand in for the oldest utterance that waits, unless its words have come."""
+        handle, utterance = self._waits.popleft()
+        handle.cancel()
+        if self._standby is not None and self._standby.takes(utterance.number):
+            self._hand_over(utterance)
 
-        self._waits.append(asyncio.get_running_loop().call_later(wait_s, is_over))
+    def _end_waits(self) -> None:
+        """Nobody is waited for: what was said before comes first."""
+        while self._waits:
+            self._end_wait()
 
     async def _run(self) -> None:
         try:
@@ -265,8 +280,10 @@ class EmbeddedSTT(Processor):
 
     async def _tell(self, utterance: _Utterance, heard: Recognition) -> None:
         logger.debug(f"{self}: {heard.best_guess!r} scores {heard.score:.5f}")
-        if not heard.text and self._standby is not None and self._standby.wait_s:
-            return  # the one in front works, and has heard nothing either
+        if not heard.text and self._standby is not None:
+            self._standby.on_not_understood(utterance.number)
+            if self._standby.wait_s:
+                return  # the one in front works, and has heard nothing either
         if not heard.text:
             frame = UnrecognizedSpeechFrame(voiced_ms=utterance.voiced_ms, likeness=heard.likeness)
             await self.push_frame(frame)

@@ -208,10 +208,10 @@ class Recorder(Processor):
 class Bot:
     """An EmbeddedSTT in a running pipeline."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.before = Recorder()  # sees the errors, which go upstream
         self.after = Recorder()
-        self.stt = EmbeddedSTT(phrases=PHRASES)
+        self.stt = EmbeddedSTT(phrases=PHRASES, **options)
         pipeline = Pipeline([self.before, self.stt, self.after])
         self.worker = PipelineWorker(pipeline, enable_rtvi=False, cancel_on_idle_timeout=False)
 
@@ -244,8 +244,8 @@ class Bot:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Bot]:
-    bot = Bot()
+async def running(**options: Any) -> AsyncIterator[Bot]:
+    bot = Bot(**options)
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(bot.worker)
     task = asyncio.create_task(runner.run())
