@@ -130,6 +130,7 @@ class Utterance(Given):
         """Voice began."""
         self._has_vad = self._is_voiced = self._has_onset = True
         self._is_unfinished = False
+        self._is_due = self._is_due and self._is_client_paced  # it goes on; only the client says when its own does
         self.deadline = None
         return self._open()
 
@@ -210,7 +211,7 @@ class Utterance(Given):
         if was_busy and state is State.IDLE:
             self._answered = []
             if self._is_voiced or self.fragments:  # the user began while the reply was ending
-                if self._is_due:  # whoever owns the reply hears a moment later that it is over
+                if self._is_due and not self._is_voiced:  # whoever owns the reply hears a moment later that it is over
                     self.deadline = now + BEHIND_S
                 return [Started(), Words(self.fragments, bool(self.finals) and not self.pending)]
         return []
@@ -221,7 +222,7 @@ class Utterance(Given):
         if is_held or not was_held or not self.fragments or not self._is_bot_busy:
             return []
         words = Words(self.fragments, not self.pending)
-        return [words, *self._commit()] if self._is_due else [words]
+        return [words, *self._commit()] if self._is_due and not self._is_voiced else [words]
 
     def on_cut(self, was_heard: bool, now: float) -> list[Action]:
         """The reply was cut; words said meanwhile open the new turn, behind the old ones if nothing was heard of it."""
@@ -234,7 +235,7 @@ class Utterance(Given):
         self.state = State.LISTENING
         self._is_reopened = True
         if not self._is_voiced and self.deadline is None:
-            self.deadline = now + self._no_words_s
+            self.deadline = now + (BEHIND_S if self._is_due else self._no_words_s)
         actions: list[Action] = [Words(self.fragments, not self.pending)] if self.fragments else []
         return actions
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from leibniz_voice.pipeline.states import State
-from leibniz_voice.pipeline.utterance import UNCLEAR, Committed, Discarded, Started, Utterance, Words
+from leibniz_voice.pipeline.utterance import BEHIND_S, UNCLEAR, Committed, Discarded, Started, Utterance, Words
 
 
 def test_words_before_the_silence_are_committed_at_the_silence() -> None:
@@ -223,3 +223,70 @@ def test_the_final_of_a_fragment_that_was_news_replaces_it_and_does_not_join() -
     assert utterance.on_words("please", True, 1.2, is_client=True) == [Words(("please",), True)]
     assert utterance.on_cut(False, 1.3) == [Words(("where is it", "please"), True)]
     assert utterance.on_client_turn_end(1.4) == [Committed("where is it please")]
+
+
+def due_over_a_passage() -> Utterance:
+    """A complete turn waits for the end of a passage that nobody interrupts."""
+    utterance = Utterance()
+    utterance.state = State.SPEAKING
+    utterance.hold(True)
+    utterance.on_speech_started(0)
+    utterance.on_words("where is", True, 0.5)
+    assert utterance.on_speech_stopped(1) == []
+    return utterance
+
+
+def test_a_turn_that_waits_for_a_passage_is_not_committed_while_the_user_goes_on() -> None:
+    utterance = due_over_a_passage()
+    utterance.on_speech_started(2)
+    assert utterance.hold(False) == [Words(("where is",), True)]
+    utterance.on_words("my parcel", True, 2.5)
+    assert utterance.on_speech_stopped(3) == [Committed("where is my parcel")]
+
+
+def test_a_turn_that_waits_for_a_reply_is_not_committed_while_the_user_goes_on() -> None:
+    utterance = due_over_a_passage()
+    utterance.on_speech_started(2)
+    utterance.on_state(State.IDLE, 2.2)
+    assert utterance.deadline is None
+    utterance.on_words("my parcel", True, 2.5)
+    assert utterance.on_speech_stopped(3) == [Committed("where is my parcel")]
+
+
+def test_a_passage_that_ends_before_the_newest_words_are_final_does_not_end_the_turn() -> None:
+    utterance = due_over_a_passage()
+    utterance.on_speech_started(2)
+    utterance.on_words("my par", False, 2.5)
+    utterance.on_speech_stopped(3)
+    assert utterance.hold(False) == [Words(("where is", "my par"), False)]
+    assert utterance.on_words("my parcel", True, 3.2)[-1] == Committed("where is my parcel")
+
+
+def test_a_turn_that_the_client_ended_in_the_hangover_is_committed_when_it_is_over() -> None:
+    utterance = Utterance()
+    utterance.state = State.SPEAKING
+    utterance.hold(True)
+    utterance.on_speech_started(0)
+    utterance.on_words("where is it", False, 0.5, is_client=True)
+    assert utterance.on_client_turn_end(1) == []
+    assert utterance.hold(False) == [Words(("where is it",), False)]
+    utterance.on_speech_stopped(1.2)
+    assert utterance.on_deadline(utterance.deadline or 0) == [Committed("where is it")]
+
+
+def test_noise_after_a_turn_that_the_client_ended_does_not_open_it_again() -> None:
+    utterance = Utterance()
+    utterance.state = State.SPEAKING
+    utterance.hold(True)
+    utterance.on_words("where is it", False, 0.5, is_client=True)
+    assert utterance.on_client_turn_end(1) == []
+    utterance.on_speech_started(2)
+    utterance.on_speech_stopped(2.1)
+    assert utterance.hold(False)[-1] == Committed("where is it")
+
+
+def test_a_complete_turn_is_not_kept_waiting_by_a_cut() -> None:
+    utterance = due_over_a_passage()
+    utterance.on_cut(True, 2)
+    assert utterance.deadline == 2 + BEHIND_S
+    assert utterance.on_deadline(2 + BEHIND_S) == [Committed("where is")]
