@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,10 +187,11 @@ class ReplaceableVoice(Replaceable):
         self, context_id: str, frames: AsyncGenerator[Frame | None, None]
     ) -> AsyncGenerator[Frame | None, None]:
         """What `run_tts` of a service on a WebSocket yields: nothing, or why it failed; in bounded time."""
-        with suppress(TimeoutError):
+        try:  # nothing is yielded inside: the time would be the consumer's too, and its task be cancelled
             async with asyncio.timeout(0 if self.is_refused else CONNECT_S):
-                for frame in [frame async for frame in frames]:
-                    yield frame
-                return
-        await self.push_error(f"{self.about.name} is not available")
-        yield TTSStoppedFrame(context_id=context_id)
+                made = [frame async for frame in frames]
+        except TimeoutError:
+            await self.push_error(f"{self.about.name} is not available")
+            made = [TTSStoppedFrame(context_id=context_id)]
+        for frame in made:
+            yield frame

@@ -6,18 +6,20 @@ import asyncio
 import functools
 import importlib.util
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loguru import logger
+from pipecat.frames.frames import Frame
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.bots.cli.talk_sound import synthesise
-from leibniz_voice.bots.services import CONNECT_S, STT, TTS, chosen
+from leibniz_voice.bots.services import CONNECT_S, STT, TTS, ReplaceableVoice, chosen
 from leibniz_voice.pipeline.errors import ConfigurationError
+from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import WebSocketClient, WebSocketServer
 
 from .fake_cloud import KEY, FakeCartesia, FakeDeepgram, FakeElevenLabs, FakeVoice, loudness_at
@@ -232,3 +234,28 @@ def test_what_is_missing_is_named(environment, kind, sentence):
 
 def test_connecting_is_bounded_below_the_start_of_a_session():
     assert CONNECT_S < 10.0
+
+
+class QuickVoice(ReplaceableVoice):
+    """Answers at once."""
+
+    about = TTS[0]
+
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        async def frames() -> AsyncGenerator[Frame | None, None]:
+            yield None
+            yield None
+
+        async for frame in self._attempt(context_id, frames()):
+            yield frame
+
+
+def test_whoever_takes_a_voices_frames_slowly_is_not_cancelled():
+    async def main() -> int:
+        taken = 0
+        async for _ in QuickVoice().run_tts("hello", "context"):
+            taken += 1
+            await asyncio.sleep(CONNECT_S + 1)
+        return taken
+
+    assert run_virtual(main()) == 2
