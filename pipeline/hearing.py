@@ -5,13 +5,15 @@
                    pause         resume                    a blip, that no recogniser listens to
                    pause     interrupt                     enough of it, or words
 
-All it remembers is whether the bot is held, and whether a recogniser still owes its words.
+All it remembers is whether the bot is held, and how many words a recogniser still owes.
 """
 
 from __future__ import annotations
 
 from .bargein import BargeInPolicy, Decision
 from .states import State
+
+MAX_OWED = 2  # starts of speech that await their words: the newest, and one before. What nobody tells is forgotten so
 
 
 class Hearing:
@@ -24,11 +26,11 @@ class Hearing:
         self.is_holding = False  # the playback is held because of speech not yet confirmed
         self.is_protected = False  # a passage sounds that nobody interrupts
         self.is_waiting = False  # the speech is over, and its words are awaited
-        self._is_owed = False  # a start of speech was told, and no final words or refusal since
+        self._owed = 0  # starts of speech that were told, without final words or a refusal since; up to MAX_OWED
 
     def on_start(self) -> None:
         """The detector tells a start of speech: a recogniser listens from now on."""
-        self._is_owed = True
+        self._owed = min(self._owed + 1, MAX_OWED)
 
     def on_speech(self, confidence: float, speech_ms: float, level_db: float) -> Decision:
         """One chunk."""
@@ -40,7 +42,7 @@ class Hearing:
             self.is_holding,
             level_db,
             has_words=self.has_recogniser,
-            is_awaited=self.has_recogniser and self._is_owed,
+            is_awaited=self.has_recogniser and self._owed > 0,
             is_protected=self.is_protected,
         )
         self.is_waiting |= decision is Decision.AWAIT
@@ -58,13 +60,18 @@ class Hearing:
         return self._noted(self._policy.on_client_says(confidence, is_protected=self.is_protected))
 
     def on_verdict(self) -> Decision:
-        """The recogniser has spoken, and it was nothing."""
-        self._is_owed = False
-        return self._noted(Decision.RESUME if self.is_waiting and self.is_holding else Decision.NOTHING)
+        """The recogniser has spoken of the oldest speech that it owes words for, and it was nothing."""
+        self._owed = max(0, self._owed - 1)
+        is_over = self.is_waiting and self.is_holding and not self._owed
+        return self._noted(Decision.RESUME if is_over else Decision.NOTHING)
+
+    def on_settled(self) -> None:
+        """A turn is complete: no words are owed of anything that was said until now."""
+        self._owed = 0
 
     def on_time(self) -> Decision:
         """Words were awaited for long enough; or nobody hears the user any more, who was speaking."""
-        self._is_owed = False
+        self._owed = 0
         return self._noted(Decision.RESUME if self.is_holding else Decision.NOTHING)
 
     def forget(self) -> None:

@@ -166,7 +166,7 @@ class InterruptionGate(Processor):
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
         self._turn_id = max(self._turn_id, frame.turn_id)
-        self._hearing.on_verdict()  # the words are settled
+        self._hearing.on_settled()
         await self.push_frame(frame, direction)
 
     @consumes(StateChangedFrame)

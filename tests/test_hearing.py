@@ -66,6 +66,45 @@ def test_speech_that_goes_on_ends_the_wait_and_nothing_else() -> None:
     assert here.on_verdict() is NOTHING  # of the first word; the second is going on
 
 
+def test_the_verdict_on_a_word_before_is_none_on_this_one() -> None:
+    here = hearing()
+    here.on_start()
+    here.on_speech(*VOICE)
+    here.on_speech(*SILENCE)
+    here.on_start()
+    here.on_speech(*VOICE)
+    assert here.on_words("mhm", is_final=True) is NOTHING  # the first one
+    assert here.on_speech(*SILENCE) is AWAIT
+    assert here.on_words("mhm okay", is_final=True) is RESUME
+
+
+def test_two_words_that_are_over_are_both_awaited() -> None:
+    here = hearing()
+    for _ in range(2):
+        here.on_start()
+        here.on_speech(*VOICE)
+        here.on_speech(*SILENCE)
+    assert here.on_verdict() is NOTHING
+    assert here.on_verdict() is RESUME
+
+
+def test_a_turn_settles_all_that_was_said() -> None:
+    here = hearing()
+    here.on_start()
+    here.on_start()
+    here.on_settled()
+    assert [here.on_speech(*VOICE), here.on_speech(*SILENCE)] == [PAUSE, RESUME]
+
+
+def test_sounds_without_any_verdict_are_no_more_than_one_in_arrears() -> None:
+    here = hearing()
+    for _ in range(9):
+        here.on_start()
+    here.on_speech(*VOICE)
+    here.on_speech(*SILENCE)
+    assert [here.on_verdict(), here.on_verdict()] == [NOTHING, RESUME]
+
+
 def test_without_a_recogniser_nobody_is_awaited() -> None:
     here = hearing(has_recogniser=False)
     here.on_start()
@@ -75,7 +114,7 @@ def test_without_a_recogniser_nobody_is_awaited() -> None:
 def test_words_of_the_question_are_not_awaited_during_the_answer() -> None:
     here = hearing()
     here.on_start()
-    here.on_verdict()
+    here.on_settled()
     assert [here.on_speech(*VOICE), here.on_speech(*SILENCE)] == [PAUSE, RESUME]
 
 
