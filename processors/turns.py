@@ -141,7 +141,8 @@ class TurnAggregator(Processor):
 
     @consumes(UserSpeakingFrame)
     async def _on_client_speaking(self, frame: UserSpeakingFrame, direction: FrameDirection) -> None:
-        if self._policy.on_client_says(frame.confidence) is Decision.INTERRUPT:
+        decision = self._policy_now.on_client_says(frame.confidence, is_protected=self._is_protected)
+        if decision is Decision.INTERRUPT:  # so says the gate, too
             self._core.on_client_speaking()
         await self.push_frame(frame, direction)
 
@@ -162,8 +163,11 @@ class TurnAggregator(Processor):
         await self._act(self._words_over())
 
     def _words_over(self) -> Sequence[Action]:
-        stance = self._policy.while_in(self._core.state).stance
-        return self._core.hold(self._is_protected or stance is Stance.NEVER)
+        return self._core.hold(self._is_protected or self._policy_now.stance is Stance.NEVER)
+
+    @property
+    def _policy_now(self) -> BargeInPolicy:
+        return self._policy.while_in(self._core.state)
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:

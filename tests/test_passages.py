@@ -17,7 +17,7 @@ from leibniz_voice.pipeline.passages import check_marks, speech_of, without_mark
 from leibniz_voice.pipeline.services import IntentResult, RetrievalResult
 from leibniz_voice.pipeline.testing import Call, ScriptedTTS, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
 
 NOTICE = "this call is recorded for training"
 GREETING = f"<protected>{NOTICE}</protected> how can I help you with your order today"
@@ -48,10 +48,17 @@ def test_a_passage_stands_between_its_marks() -> None:
     assert not any(isinstance(f, PassageFrame) for f in speech_of(3, "plain text"))
 
 
-def talk(script: Callable[[Call], Awaitable[None]], greeting: str, policy: BargeInPolicy | None = None) -> Call:
+def talk(
+    script: Callable[[Call], Awaitable[None]],
+    greeting: str,
+    policy: BargeInPolicy | None = None,
+    *,
+    thinks_s: float = 0.0,
+) -> Call:
     """A bot that greets, then answers each turn with its own words."""
 
     async def intent(turn: UserTurnFrame) -> IntentResult:
+        await asyncio.sleep(thinks_s)
         return IntentResult("say", 1.0)
 
     async def retrieval(turn: UserTurnFrame) -> RetrievalResult:
@@ -176,3 +183,29 @@ def test_a_bot_that_is_never_interrupted_while_it_thinks_is_when_it_speaks() -> 
 
     call = talk(script, "", BargeInPolicy(thinking=BargeInPolicy(stance=Stance.NEVER)))
     assert call.replies[-1] == "you said two"
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_cut"),
+    [
+        (BargeInPolicy(confidence=0.9, thinking=BargeInPolicy(confidence=0.5)), True),
+        (BargeInPolicy(confidence=0.5, thinking=BargeInPolicy(confidence=0.9)), False),
+        (BargeInPolicy(confidence=0.5, thinking=BargeInPolicy(stance=Stance.NEVER)), False),
+    ],
+)
+def test_a_clients_own_word_means_the_same_to_the_words_as_to_the_gate(policy: BargeInPolicy, is_cut: bool) -> None:
+    """Words after one that cut are a turn of their own behind the old one; after one that did not, they join it."""
+
+    async def script(call: Call) -> None:
+        await call.types("where is")
+        await call.until_state("thinking")
+        await call.sends(UserSpeaking(confidence=0.7))
+        await call.sends(SttFragment(text="my parcel", is_final=True))
+        await asyncio.sleep(0.1)
+        assert call.states[-1] == ("listening" if is_cut else "thinking")
+        await call.sends(VadEnd())
+        await call.until_state("idle")
+
+    call = talk(script, "", policy, thinks_s=0.5)
+    assert call.replies == ["you said where is my parcel"]
+    assert ("interrupted" in types_of(call)) is is_cut
