@@ -41,3 +41,30 @@ def answer_of(answers: Mapping[str, Any], name: str, fallback: Answer) -> Answer
         wrong, right = type(answer).__name__, type(fallback).__name__
         logger.warning(f"branch {name} answered with {wrong}, so the fallback stands in; let it return {right}")
     return fallback
+
+
+def intent_in(answers: Mapping[str, Any]) -> IntentResult:
+    """The intent among the branches' answers; an unknown one if there is none."""
+    return answer_of(answers, "intent", IntentResult())
+
+
+def passages_in(answers: Mapping[str, Any]) -> str:
+    """What retrieval has found; "" for nothing."""
+    return answer_of(answers, "retrieval", RetrievalResult()).context.strip()
+
+
+class Answers:
+    """Says what needs no LLM; a bot's templates, and what it says when nothing is known."""
+
+    def __init__(self, templates: Mapping[str, str], not_understood: str, unknown_is_not_understood: bool) -> None:
+        self._templates = dict(templates)  # intent label -> answer
+        self._not_understood = not_understood
+        self._unknown_is_not_understood = unknown_is_not_understood  # an unknown intent is enough for that
+
+    def to(self, answers: Mapping[str, Any]) -> str:
+        """Return the answer to what the branches found."""
+        intent = intent_in(answers)
+        if intent.label == UNKNOWN and self._unknown_is_not_understood:
+            return self._not_understood
+        retrieval = answer_of(answers, "retrieval", RetrievalResult())
+        return direct_answer(intent, retrieval, self._templates, self._not_understood)

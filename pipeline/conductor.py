@@ -12,12 +12,16 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from loguru import logger
 from pipecat.frames.frames import InterruptionFrame
 
 from .resume import Resumption
+from .words import key_of
+
+if TYPE_CHECKING:
+    from .preparation import Prepared
 
 SETTLE_S = 0.1  # how long an interruption waits for cancelled turn tasks; Pipecat waits 1 s per processor
 MAX_ACTIONS = 256  # waiting actions; past it the oldest is dropped with an error, which no honest pipeline reaches
@@ -35,6 +39,8 @@ class Conductor:
         self.turn_id = 0  # the newest turn id given out
         self.session_id = ""  # the conversation's; "" where no state tracker says
         self.resumption: Resumption | None = None  # where an earlier conversation goes on; None for a new one
+        self.prepares = False  # somebody prepares replies, so branches tell their answers to a guess
+        self.prepared: Prepared | None = None  # a reply whose turn is not committed; None: none, or it is now
         self.voiced_turn = 0  # the newest turn whose audio has passed the gate; 0: none
         self.voiced_at = 0.0  # when that audio passed last, in loop seconds
         self.closed_turn = 0  # the newest turn whose end marker has passed the gate
@@ -58,6 +64,13 @@ class Conductor:
         """Return a turn id that was never used in this conversation."""
         self.turn_id += 1
         return self.turn_id
+
+    def commit_turn_id(self, text: str) -> int:
+        """Return the id of a new turn with these words: that of the reply prepared for them, else a new one."""
+        prepared, self.prepared = self.prepared, None
+        if prepared is not None and prepared.turn_id == self.turn_id and prepared.key == key_of(text):
+            return prepared.turn_id
+        return self.mint_turn_id()
 
     def join(self) -> None:
         """Count a processor in."""

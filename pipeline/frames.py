@@ -4,7 +4,7 @@ What announces something (a turn, a cut, a state) is a `SystemFrame`: no interru
 among system frames. What brackets a reply is an uninterruptible `ControlFrame`: it stays in order with the audio.
 
  user side      UtteranceStartedFrame -> TextBufferFrame* -> UserTurnFrame | UtteranceDiscardedFrame
- before commit  SpeculativeTurnFrame*
+ before commit  SpeculativeTurnFrame*, SpeculativeContextFrame, ReplyPreparingFrame
  answer         TurnContextFrame -> ReplyStartedFrame -> (ReplyTextFrame, ReplySpeechFrame -> audio)* -> ReplyEndedFrame
  playback       ReplyAudibleFrame (gate, first audio), ReplyProgressFrame* (output, upstream, as words are heard) ...
                 ReplyPlayedFrame (output, upstream, last sample played)
@@ -164,6 +164,22 @@ class TurnContextFrame(SystemFrame):
 
 
 @dataclass
+class SpeculativeContextFrame(SystemFrame):
+    """Every branch's answer to a guess, for a responder that prepares replies; `turn_id` as in the guess."""
+
+    turn_id: int = 0
+    text: str = ""
+    answers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ReplyPreparingFrame(SystemFrame):
+    """What comes now is the reply to a turn that is not committed: the gate holds it until its `TurnContextFrame`."""
+
+    turn_id: int = 0
+
+
+@dataclass
 class ReplyStartedFrame(ControlFrame):
     """Opens the reply to `turn_id`. Uninterruptible, in order with the audio."""
 
@@ -244,7 +260,7 @@ class GenerationStopFrame(InterruptionFrame):
     To Pipecat's services it is an interruption. It ends at the gate, so what was generated and sent on is played.
     """
 
-    turn_id: int = 0  # always 0: it cuts no turn
+    turn_id: int = 0  # a reply that was prepared for nothing, which ends with it; 0: it cuts no turn
 
 
 @dataclass

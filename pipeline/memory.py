@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from .errors import ConfigurationError
@@ -52,6 +53,20 @@ class Memory:
         content = PASSAGES.format(question=question, passages=passages) if passages else question
         self._turns[turn_id] = [{"role": "user", "content": content}]
         self._publish()
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the LLM may call a tool."""
+        return isinstance(self.context.tools, ToolsSchema)
+
+    def preview(self, question: str, passages: str = "") -> LLMContext:
+        """Return what `ask` would make of the context, as a copy; nothing is remembered of it."""
+        context = LLMContext(tools=self.context.tools, tool_choice=self.context.tool_choice)
+        draft = Memory(context, max_messages=self._max_messages, max_chars=self._max_chars)
+        draft._fixed = list(self._fixed)
+        draft._turns = {turn_id: [dict(m) for m in messages] for turn_id, messages in self._turns.items()}
+        draft.ask(max(draft._turns, default=0) + 1, question, passages)
+        return context
 
     def tool_called(self, turn_id: int, call_id: str, name: str, arguments: Any) -> None:
         """The LLM called a tool; its result is not there yet."""

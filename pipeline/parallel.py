@@ -19,7 +19,13 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 
 from .consumes import consumes
 from .errors import ConfigurationError
-from .frames import ReplyInterruptedFrame, SpeculativeTurnFrame, TurnContextFrame, UserTurnFrame
+from .frames import (
+    ReplyInterruptedFrame,
+    SpeculativeContextFrame,
+    SpeculativeTurnFrame,
+    TurnContextFrame,
+    UserTurnFrame,
+)
 from .lane import Lane
 from .processor import Processor
 from .speculation import GUESSES, SAVED, Guess
@@ -41,7 +47,8 @@ class Parallel(Processor):
 
     Consumes: `UserTurnFrame` and `SpeculativeTurnFrame` (go on first), interruptions, start and end (go into the
         branches too).
-    Emits: one `TurnContextFrame` per turn; `late` names the branches whose fallback is in it.
+    Emits: one `TurnContextFrame` per turn; `late` names the branches whose fallback is in it. If the responder prepares
+        replies: a `SpeculativeContextFrame` when every branch has answered a guess, none of them with its fallback.
     On barge-in: the cut turn's branches are cancelled; an answer that comes anyway is dropped and counted in `counts`.
 
     Raises `ConfigurationError` for no branches, a deadline <= 0, or a branch without a fallback.
@@ -119,7 +126,14 @@ class Parallel(Processor):
         await self.push_frame(frame, direction)
         if self._speculating and (self._guess is None or self._guess.key != key_of(frame.text)):
             self._take_guess("")
-            self._guess = Guess(frame, self._speculating, asyncio.get_running_loop().time())
+            on_answer = self._offer if self.conductor.prepares else None
+            self._guess = Guess(frame, self._speculating, asyncio.get_running_loop().time(), on_answer=on_answer)
+
+    def _offer(self, guess: Guess) -> None:
+        answers = guess.answers(self._fallback) if guess is self._guess else None
+        if answers is not None:
+            context = SpeculativeContextFrame(turn_id=guess.frame.turn_id, text=guess.frame.text, answers=answers)
+            self.create_task(self.push_frame(context), "guess answered")
 
     def _take_guess(self, text: str) -> Guess | None:
         """End the guess; returns it if it was right."""

@@ -195,6 +195,7 @@ class Processor(Given, FrameProcessor):
             dropped = self._engine_held.pop(0)[0]
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
         self._engine_held.append((frame, direction, callback))
+        self.on_held(frame)
 
     async def _release(self) -> None:
         while (
@@ -213,8 +214,15 @@ class Processor(Given, FrameProcessor):
         if self._engine_conductor is not None:
             await self._engine_conductor.on_interruption(frame)
         if self._engine_paused:
-            self._engine_held = [item for item in self._engine_held if not item[0].interruptible]
+            self._engine_held = [item for item in self._engine_held if not self.drops_held(item[0])]
             await self.resume_processing_frames()
+
+    def drops_held(self, frame: Frame) -> bool:
+        """Whether an interruption drops a frame that a pause holds here. May be overridden."""
+        return frame.interruptible
+
+    def on_held(self, frame: Frame) -> None:
+        """A frame is held here, by a pause or before StartFrame. May be overridden."""
 
     # -- pause -------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .errors import ConfigurationError
+from .frames import ReplyUnspokenFrame, SecondVoiceFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,11 @@ class ReplyWatch:
         """Audio of this reply passed the gate then."""
         self._audio_at = audio_at
 
+    def committed(self, now: float) -> None:
+        """It was prepared, and its turn is committed: only from now on does anybody wait."""
+        self._begun_at = self._llm_at = now
+        self._handed_at = None if self._handed_at is None else now
+
     def over(self) -> None:
         """The end marker has passed the gate: nothing more is awaited of the voice."""
         self._handed_at = None
@@ -151,3 +157,10 @@ class ReplyWatch:
             elif self.is_closed:
                 due.append((self._audio_at + bounds.voice_stall_s, Overdue.AUDIO))
         return min(due, key=lambda item: item[0]) if due else None
+
+
+def instead_of(watch: ReplyWatch, text: str, reason: str) -> SecondVoiceFrame | ReplyUnspokenFrame:
+    """What replaces a voice that failed: the second one if it has been handed the text, else the text itself."""
+    if watch.is_handed:
+        return SecondVoiceFrame(turn_id=watch.turn_id, text=text, is_told=not watch.is_generated)
+    return ReplyUnspokenFrame(turn_id=watch.turn_id, text=text, reason=reason)

@@ -19,9 +19,16 @@ class Guess:
     """The branches without side effects, asked about a guess. The answers are nobody's until the turn is committed."""
 
     def __init__(
-        self, frame: SpeculativeTurnFrame, branches: Mapping[str, Callable[[Any], Awaitable[Any]]], now: float
+        self,
+        frame: SpeculativeTurnFrame,
+        branches: Mapping[str, Callable[[Any], Awaitable[Any]]],
+        now: float,
+        *,
+        on_answer: Callable[[Guess], None] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
+        self.frame = frame
+        self._on_answer = on_answer  # told when one more branch has answered; None: nobody
         self.key = key_of(frame.text)
         self.begun_at = now  # loop time
         self.ended_at: dict[str, float] = {}  # branch -> when it answered
@@ -38,6 +45,14 @@ class Guess:
             return None
         return task
 
+    def answers(self, fallback: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the answer of each branch in `fallback`; None unless all are there and none has failed."""
+        tasks = self._tasks
+        if any(name not in tasks or not tasks[name].done() or tasks[name].exception() for name in fallback):
+            return None
+        answers = {name: tasks[name].result() for name in fallback}
+        return None if any(answers[name] == stand_in for name, stand_in in fallback.items()) else answers
+
     def saved_s(self, joined_at: float, committed_at: float) -> float:
         """How much longer the answers would have taken, had they been asked at the commit."""
         longest = max((ended - self.begun_at for ended in self.ended_at.values()), default=0.0)
@@ -53,6 +68,8 @@ class Guess:
         if not task.cancelled():
             task.exception()  # seen: a failed guess is asked again
             self.ended_at[name] = asyncio.get_running_loop().time()
+            if self._on_answer is not None:
+                self._on_answer(self)
 
 
 async def _ask(branch: Callable[[Any], Awaitable[Any]], frame: SpeculativeTurnFrame) -> Any:

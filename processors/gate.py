@@ -7,11 +7,13 @@ from typing import Any
 
 from pipecat.frames.frames import (
     AggregatedTextFrame,
+    EndFrame,
     Frame,
     InterruptionFrame,
     LLMFullResponseStartFrame,
     OutputAudioRawFrame,
     StartFrame,
+    StopFrame,
     TTSTextFrame,
     VADUserStartedSpeakingFrame,
 )
@@ -29,12 +31,14 @@ from ..pipeline.frames import (
     ReplyAudibleFrame,
     ReplyEndedFrame,
     ReplyInterruptedFrame,
+    ReplyPreparingFrame,
     ReplyStartedFrame,
     ReplyTextFrame,
     ReplyUnspokenFrame,
     SpeechChunkFrame,
     StateChangedFrame,
     TextBufferFrame,
+    TurnContextFrame,
     UserSpeakingFrame,
     UserTurnFrame,
     UtteranceDiscardedFrame,
@@ -55,8 +59,11 @@ class InterruptionGate(Processor):
     A cut is silence in the same step: the fence moves and the playback is held, then `BargeInFrame` goes upstream to
     the owner of the reply, which sends the interruption.
 
+    Of a reply that is only prepared nothing passes until its `TurnContextFrame` says that the turn is committed.
+
     Consumes: audio, reply markers and texts, a voice's sentences and words, `SpeechChunkFrame`, `TextBufferFrame`,
-        `UserSpeakingFrame`, `UserTurnFrame`, `StateChangedFrame` (from a `StateTracker` downstream), interruptions.
+        `UserSpeakingFrame`, `UserTurnFrame`, `TurnContextFrame`, `ReplyPreparingFrame` (ends here), interruptions,
+        `StateChangedFrame` (from a `StateTracker` downstream).
     Emits: what is not stale, `ReplyAudibleFrame` before a reply's first audio, `ReplyTextFrame` for each sentence of a
         voice that nobody announced, `PlaybackPauseFrame`, `PlaybackResumeFrame`; upstream `BargeInFrame`.
     On barge-in: drops everything of the cut turn and of older ones, whatever still comes.
@@ -71,6 +78,7 @@ class InterruptionGate(Processor):
         self.fence = Fence()  # what may pass; its counters are public
         self._contexts = VoiceContexts()  # context id of a TTS service -> the turn it was minted for
         self._turn_id = 0  # the newest turn seen: the one that an interruption cuts
+        self._preparing = 0  # the turn that is not committed, whose reply is held here; 0: none
         self._audible = 0  # the turn whose first audio has passed
         self._texts = ReplyTexts()  # what the client knows of the reply's words
         self._timer: asyncio.TimerHandle | None = None  # ends a wait: for words, or for speech; None: not held
@@ -160,8 +168,38 @@ class InterruptionGate(Processor):
         await self.push_frame(frame, direction)
 
     @consumes(GenerationStopFrame)
-    async def _on_stop(self, frame: Frame, direction: FrameDirection) -> None:
-        """It was for LLM and voice; what they had sent before is played."""
+    async def _on_stop(self, frame: GenerationStopFrame, direction: FrameDirection) -> None:
+        """It was for LLM and voice; what they had sent before is played, unless it was prepared for nothing."""
+        if frame.turn_id:
+            self.fence.cut(frame.turn_id)
+            self._preparing = 0
+
+    # -- replies that are prepared -----------------------------------------------------------------------------
+
+    @consumes(ReplyPreparingFrame)
+    async def _on_preparing(self, frame: ReplyPreparingFrame, direction: FrameDirection) -> None:
+        self._preparing = frame.turn_id
+        await self.pause_processing_frames()
+
+    @consumes(TurnContextFrame)
+    async def _on_context(self, frame: TurnContextFrame, direction: FrameDirection) -> None:
+        await self.push_frame(frame, direction)
+        if frame.turn_id == self._preparing:
+            self._preparing = 0
+            await self.resume_processing_frames()
+
+    def on_held(self, frame: Frame) -> None:
+        """Watch what is held of a prepared reply: a little of it, and never the end of the conversation."""
+        prepared = self.conductor.prepared if self._preparing else None
+        if prepared is not None and isinstance(frame, OutputAudioRawFrame):
+            audio_s = len(frame.audio) / 2 / frame.num_channels / frame.sample_rate
+            prepared.held(audio_s, asyncio.get_running_loop().time())
+        elif prepared is not None and isinstance(frame, EndFrame | StopFrame):
+            prepared.give_up("the conversation ends")
+
+    def drops_held(self, frame: Frame) -> bool:
+        """Drop all of a prepared reply, its markers too."""
+        return super().drops_held(frame) or getattr(frame, "turn_id", 0) == self._preparing > 0
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
@@ -218,6 +256,11 @@ class InterruptionGate(Processor):
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         is_ours = isinstance(frame, ReplyInterruptedFrame)
         self.fence.cut(frame.turn_id if is_ours else self._turn_id, born=frame.id)
+        if self._preparing:  # what was held of it is gone already
+            self.fence.cut(self._preparing)
+            self._preparing = 0
+            if self.conductor.prepared is not None:
+                self.conductor.prepared.give_up("an interruption")
         self._forget()
         await self.push_frame(frame, direction)
 

@@ -10,50 +10,50 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from loguru import logger
 from pipecat.frames.frames import (
     ErrorFrame,
-    Frame,
     FunctionCallCancelFrame,
     FunctionCallInProgressFrame,
     FunctionCallResultFrame,
     FunctionCallsStartedFrame,
     InterruptionFrame,
     LLMContextFrame,
-    LLMFullResponseEndFrame,
-    LLMTextFrame,
     StartFrame,
 )
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.answers import NOT_UNDERSTOOD, answer_of, direct_answer
+from ..pipeline.answers import NOT_UNDERSTOOD, Answers, intent_in, passages_in
 from ..pipeline.consumes import consumes
+from ..pipeline.cuts import Cuts
 from ..pipeline.frames import (
     BargeInFrame,
     GenerationStopFrame,
     ReplyEndedFrame,
     ReplyInterruptedFrame,
     ReplyPlayedFrame,
+    ReplyPreparingFrame,
     ReplyStartedFrame,
-    ReplyUnspokenFrame,
-    SecondVoiceFrame,
+    SpeculativeContextFrame,
+    SpeculativeTurnFrame,
     TurnContextFrame,
     UserTurnFrame,
+    UtteranceDiscardedFrame,
 )
+from ..pipeline.llm_stream import LlmStream
 from ..pipeline.memory import Memory
 from ..pipeline.passages import check_marks, speech_of, without_marks
+from ..pipeline.preparation import Preparation
 from ..pipeline.processor import Processor
 from ..pipeline.reply_timer import ReplyTimer, is_voiced
-from ..pipeline.reply_watch import Overdue, ReplyBounds, ReplyWatch
-from ..pipeline.resume import Resumption
-from ..pipeline.services import UNKNOWN, IntentResult, RetrievalResult
+from ..pipeline.reply_watch import Overdue, ReplyBounds, ReplyWatch, instead_of
 from ..pipeline.stages import Stage
 from ..pipeline.taps import Downstream
-from .embedded.sentences import split_text
+from .embedded.sentences import has_sentence
 
 APOLOGY = "I'm sorry, I can't answer that right now. Please ask me again."
 COMPLEX = "complex_query"  # the contract's intent for the LLM
@@ -68,13 +68,16 @@ class Responder(Processor):
     kept with what was heard of each answer. A reply includes its tool calls. Past one of `bounds` the user hears
     `apology`; if the voice failed, the second voice (behind it, with `is_standby`), or the client gets the text.
 
+    With `prepare`, a reply is generated and spoken for a guess already (one without tools), and held at the gate until
+    the turn is committed with the same words. Nothing of it is heard, remembered or stored before.
+
     A reply stays open until its last sample was played. A new turn that finds one open interrupts it first. An
     interruption is sent once, both ways, from the conversation's own task, and only for the open reply.
 
-    Consumes: `UserTurnFrame` and `TurnContextFrame` (both go on), `BargeInFrame`, `ReplyPlayedFrame`, errors, frames of
-        tool calls (go on), interruptions.
-    Emits: `ReplyStartedFrame`, `ReplyTextFrame`, `ReplySpeechFrame`, `LLMContextFrame`, `ReplyEndedFrame`,
-        `GenerationStopFrame`, `SecondVoiceFrame`, `ReplyUnspokenFrame`; `ReplyInterruptedFrame` both ways.
+    Consumes: `UserTurnFrame`, `TurnContextFrame` and guesses (go on), `SpeculativeContextFrame`, `BargeInFrame`,
+        `ReplyPlayedFrame`, errors, frames of tool calls (go on), interruptions.
+    Emits: `ReplyPreparingFrame`, `ReplyStartedFrame`, `ReplyTextFrame`, `ReplySpeechFrame`, `LLMContextFrame`,
+        `ReplyEndedFrame`, `GenerationStopFrame`, `SecondVoiceFrame`, `ReplyUnspokenFrame`; `ReplyInterruptedFrame`.
     On barge-in: the reply is closed for good; what its branches still bring is dropped and counted.
     """
 
@@ -92,13 +95,12 @@ class Responder(Processor):
         apology: str = APOLOGY,
         bounds: ReplyBounds | None = None,
         memory_messages: int = 40,
+        prepare: bool = False,
     ) -> None:
         super().__init__()
-        self._templates = dict(templates or {})  # intent label -> answer, `{context}` stands for the best passage
-        check_marks(greeting, *self._templates.values())
+        check_marks(greeting, *(templates or {}).values())
+        self._answers = Answers(templates or {}, not_understood, unknown_is_not_understood)  # what needs no LLM
         self._greeting = greeting  # said when the conversation starts; "" for none
-        self._not_understood = not_understood  # said when nothing is known
-        self._unknown_is_not_understood = unknown_is_not_understood  # an unknown intent is enough for that
         self._llm_intents = frozenset(llm_intents)  # intents that are the LLM's
         self._apology = apology  # said when the LLM fails
         self._bounds = bounds or ReplyBounds()  # how long is waited
@@ -109,60 +111,58 @@ class Responder(Processor):
         self._open: int | None = None  # the turn whose reply may be cut: being answered, generated or played
         self._is_replying = False  # its reply has begun, so its question is settled
         self._timer = ReplyTimer(self._on_due)  # its `watch` is what is awaited of the open reply, once that has begun
-        self._stream_turn = 0  # turn of the reply whose marker left the LLM last: what leaves it now is that reply's
-        self._has_llm_error = False  # the LLM's response going on has failed
+        self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over, has_sentence)  # see there
         self._renewal: UserTurnFrame | None = None  # late words on their way to a turn of their own; None: no such
-        self._cut_upto = 0  # turns up to this one were interrupted
-        self._waiting_cuts = 0  # interruptions asked for and not yet sent; later frames wait behind them
-        self.counts: Counter[str] = Counter()  # replies, generated, failed, cuts, stale (of turns no longer open)
+        self._cuts = Cuts(self)  # interruptions on their way; later frames wait behind them
+        self.counts: Counter[str] = (
+            Counter()
+        )  # replies, generated, failed, cuts, stale; prepared_hits, _misses, _saved_ms
+        self._prepared = Preparation(self.counts, is_wanted=prepare)  # the reply to a guess
 
     async def cleanup(self) -> None:
         """Wait for nothing any more."""
+        self._prepared.drop("the conversation is over")
         self._timer.forget()
         await super().cleanup()
 
     @consumes(StartFrame)
     async def _on_start(self, frame: StartFrame, direction: FrameDirection) -> None:
         self._downstream = Downstream(self)
-        self._downstream.watch_llms(self._on_llm_push)
+        self._downstream.watch_llms(self._stream.on_push)
         if self._prompt and not self._downstream.instruct(self._prompt):
             self.memory.instruct(self._prompt)
+        self.conductor.prepares = self._prepared.can_work(self._downstream)
         await self.push_frame(frame, direction)
-        resumption = self.conductor.resumption
-        if resumption is not None:
-            await self._resume(resumption)
-        elif self._greeting:
-            self._open = turn_id = self.conductor.mint_turn_id()
-            await self._reply(turn_id, self._greeting)
-
-    async def _resume(self, resumption: Resumption) -> None:
-        """Say the rest of what another process was saying; a turn to ask again comes from the turn aggregator."""
-        if resumption.rest is not None:
+        resumption = self.conductor.resumption  # a turn to ask again comes from the turn aggregator
+        if resumption is not None and resumption.rest is not None:  # of what another process was saying
             self._open, self._is_replying = resumption.turn_id, True
             await self._reply(resumption.turn_id, resumption.rest, is_rest=True)
+        elif self._greeting and resumption is None:
+            self._open = turn_id = self.conductor.mint_turn_id()
+            await self._reply(turn_id, self._greeting)
 
     # -- turns -------------------------------------------------------------------------------------------------
 
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
-        if frame.joined and (frame.turn_id != self._open or self._is_replying):
+        is_late = frame.joined and (frame.turn_id != self._open or self._is_replying)
+        if is_late or frame.turn_id <= self._prepared.burnt_upto:
             await self._renew(frame)
             return
         replaced, self._open = self._open, frame.turn_id
-        self._is_replying = False
+        self._is_replying = self._prepared.is_of(frame.turn_id)
+        if not self._is_replying:
+            self._drop_prepared("other words")
         if replaced is not None and replaced != frame.turn_id:
             self._cut(replaced)
-        await self._after_cuts(lambda: self.push_frame(frame, direction))
+        await self._cuts.after(lambda: self.push_frame(frame, direction))
 
     async def _renew(self, frame: UserTurnFrame) -> None:
-        """Late words came after the answer had begun, so they are a turn of their own, asked from the branches on.
-
-        Those of a turn that was cut are put back into the buffer by the turn aggregator when it hears of the cut.
-        """
+        """Late words came after the answer had begun, so they are a turn of their own, asked from the branches on."""
         if self._renewal is not None and self._renewal.turn_id == frame.turn_id:
             self._renewal = frame  # still on its way: it goes with these words too
             return
-        if frame.turn_id <= self._cut_upto:
+        if frame.turn_id <= self._cuts.upto:  # the turn aggregator, told of the cut, puts them back into the buffer
             return
         if self._open is not None:
             self._cut(self._open)
@@ -174,7 +174,7 @@ class Responder(Processor):
             if self._open == turn_id and renewal is not None:  # else a newer turn has replaced it already
                 await self.broadcast_frame(UserTurnFrame, turn_id=turn_id, text=renewal.text)
 
-        await self._after_cuts(ask_again)
+        await self._cuts.after(ask_again)
 
     @consumes(TurnContextFrame)
     async def _on_context(self, frame: TurnContextFrame, direction: FrameDirection) -> None:
@@ -183,33 +183,75 @@ class Responder(Processor):
                 self.counts["stale"] += 1
                 return
             self._is_replying = True
+            is_prepared = self._prepared.is_of(frame.turn_id)
+            if is_prepared and not self._adopt(frame):
+                await self._renew(UserTurnFrame(turn_id=frame.turn_id, text=frame.text))
+                return
             await self.push_frame(frame, direction)
-            intent = answer_of(frame.answers, "intent", IntentResult())
-            retrieval = answer_of(frame.answers, "retrieval", RetrievalResult())
-            if self._downstream and self._downstream.llms and intent.label in self._llm_intents:
-                await self._generate(frame, retrieval)
-            else:
-                self.memory.ask(frame.turn_id, frame.text)
-                await self._reply(frame.turn_id, self._answer(intent, retrieval))
+            if not is_prepared:
+                await self._respond(frame)
 
-        await self._after_cuts(answer)
+        await self._cuts.after(answer)
 
-    def _answer(self, intent: IntentResult, retrieval: RetrievalResult) -> str:
-        if intent.label == UNKNOWN and self._unknown_is_not_understood:
-            return self._not_understood
-        return direct_answer(intent, retrieval, self._templates, self._not_understood)
+    async def _respond(self, frame: TurnContextFrame | SpeculativeContextFrame) -> None:
+        passages, label = passages_in(frame.answers), intent_in(frame.answers).label
+        is_for_llm = self._downstream is not None and bool(self._downstream.llms) and label in self._llm_intents
+        if self._prepared.current:
+            context = self.memory.preview(frame.text, passages)
+        else:
+            context = self.memory.context
+            self.memory.ask(frame.turn_id, frame.text, passages if is_for_llm else "")
+        if not is_for_llm:
+            await self._reply(frame.turn_id, self._answers.to(frame.answers))
+            return
+        self.counts["generated"] += 1
+        await self._ask_llm(await self._begin(frame.turn_id), context)
+
+    # -- before the commit -------------------------------------------------------------------------------------
+
+    @consumes(SpeculativeContextFrame)
+    async def _on_guess_answered(self, frame: SpeculativeContextFrame, direction: FrameDirection) -> None:
+        async def prepare() -> None:
+            is_free = self._open is None and not self.memory.has_tools  # a tool call may have effects
+            if is_free and self._prepared.begin(frame, self.conductor, self._now(), self._drop_prepared):
+                await self.push_frame(ReplyPreparingFrame(turn_id=frame.turn_id))
+                await self._respond(frame)
+
+        await self._cuts.after(prepare)
+
+    @consumes(SpeculativeTurnFrame, UtteranceDiscardedFrame)
+    async def _on_guess(self, frame: Any, direction: FrameDirection) -> None:
+        if isinstance(frame, UtteranceDiscardedFrame) or not self._prepared.is_for(frame.text):
+            self._drop_prepared("other words")
+        await self.push_frame(frame, direction)
+
+    def _adopt(self, frame: TurnContextFrame) -> bool:
+        """Make the held reply the turn's; False if it is none."""
+        watch = self._timer.watch
+        if watch is None or watch.is_failing or not self._prepared.adopt(frame.answers, self._now()):
+            return False
+        self.memory.ask(frame.turn_id, frame.text, passages_in(frame.answers) if watch.is_generated else "")
+        watch.committed(self._now())
+        self._arm()
+        return True
+
+    def _drop_prepared(self, reason: str) -> None:
+        """LLM and voice stop, the gate drops what it holds; nobody has seen any of it."""
+        if self._prepared.current and not self._prepared.is_of(self._open or 0):  # else it is the turn's already
+            turn_id = self._prepared.drop(reason)
+            self._cuts.withdraw(turn_id, left_open=self._forget())
 
     async def _reply(self, turn_id: int, text: str, *, is_rest: bool = False) -> None:
-        logger.debug(f"turn {turn_id} is answered: {text}")
-        watch = self._begin(turn_id)
-        watch.text = without_marks(text)
-        await self.push_frame(ReplyStartedFrame(turn_id=turn_id))
+        logger.debug(f"turn {turn_id} is {'prepared' if self._prepared.current else 'answered'}: {text}")
+        watch = await self._begin(turn_id, without_marks(text))
         await self._say(watch, text, is_rest=is_rest)
 
-    def _begin(self, turn_id: int) -> ReplyWatch:
-        self.counts["replies"] += 1
+    async def _begin(self, turn_id: int, text: str = "") -> ReplyWatch:
+        self.counts["replies"] += self._prepared.current is None
         has_gate = self._downstream is not None and self._downstream.has_gate
         self._timer.watch = watch = ReplyWatch(turn_id, self._now(), self._bounds, has_gate=has_gate)
+        watch.text = text
+        await self.push_frame(ReplyStartedFrame(turn_id=turn_id))
         return watch
 
     async def _say(self, watch: ReplyWatch, text: str, *, is_rest: bool = False) -> None:
@@ -223,43 +265,16 @@ class Responder(Processor):
 
     # -- the LLM -----------------------------------------------------------------------------------------------
 
-    async def _generate(self, frame: TurnContextFrame, retrieval: RetrievalResult) -> None:
-        self.counts["generated"] += 1
-        watch = self._begin(frame.turn_id)
-        self.memory.ask(frame.turn_id, frame.text, retrieval.context.strip())
-        await self.push_frame(ReplyStartedFrame(turn_id=frame.turn_id))
-        await self._ask_llm(watch)
-
-    async def _ask_llm(self, watch: ReplyWatch) -> None:
-        self._has_llm_error = False
+    async def _ask_llm(self, watch: ReplyWatch, context: LLMContext) -> None:
+        self._stream.has_error = False
         watch.asked(self._now())
         self._arm()
-        await self.push_frame(LLMContextFrame(self.memory.context))
-
-    def _on_llm_push(self, frame: Frame) -> None:
-        """See what leaves the LLM, in its own task."""
-        if isinstance(frame, ReplyStartedFrame):
-            self._stream_turn = frame.turn_id
-        watch = self._streaming()
-        if watch is None:
-            return
-        if isinstance(frame, LLMTextFrame):
-            watch.token(frame.text, self._now())
-            if not watch.is_handed and len(split_text(watch.text)) > 1:  # the voice has a whole sentence
-                watch.handed(self._now())
-        elif isinstance(frame, LLMFullResponseEndFrame):
-            watch.ended(self._now())
-            self.turn_task(self._on_response_over(watch), turn_id=watch.turn_id)
-
-    def _streaming(self) -> ReplyWatch | None:
-        """The open reply, if what leaves the LLM now belongs to it."""
-        watch = self._timer.watch
-        return None if watch is None or watch.is_failing or watch.turn_id != self._stream_turn else watch
+        await self.push_frame(LLMContextFrame(context))
 
     async def _on_response_over(self, watch: ReplyWatch) -> None:
         if watch is not self._timer.watch or watch.is_generating or watch.is_closed or watch.is_failing:
             return
-        if self._has_llm_error or not watch.text.strip():
+        if self._stream.has_error or not watch.text.strip():
             await self._apologise(watch, "the LLM failed", is_stopped=True)
             return
         watch.handed(self._now())
@@ -269,27 +284,16 @@ class Responder(Processor):
 
     @consumes(FunctionCallsStartedFrame, FunctionCallInProgressFrame)
     async def _on_call(self, frame: Any, direction: FrameDirection) -> None:
-        watch = self._streaming()
-        if direction is FrameDirection.UPSTREAM and isinstance(frame, FunctionCallInProgressFrame):
-            self.memory.tool_called(self._stream_turn, frame.tool_call_id, frame.function_name, frame.arguments)
-        elif direction is FrameDirection.UPSTREAM and watch is not None:
-            watch.called({call.tool_call_id for call in frame.function_calls})
+        if direction is FrameDirection.UPSTREAM:
+            self._stream.on_call(frame)
         await self.push_frame(frame, direction)
 
     @consumes(FunctionCallResultFrame, FunctionCallCancelFrame)
     async def _on_call_over(self, frame: Any, direction: FrameDirection) -> None:
-        properties = getattr(frame, "properties", None)
-        is_final = properties is None or properties.is_final
-        must_ask = frame.run_llm if properties is None or properties.run_llm is None else properties.run_llm
-        if direction is FrameDirection.UPSTREAM and is_final:
-            is_cancel = isinstance(frame, FunctionCallCancelFrame)
-            self.memory.tool_answered(frame.tool_call_id, "CANCELLED" if is_cancel else frame.result or "COMPLETED")
-            watch = self._timer.watch
-            if watch is not None and watch.settled(frame.tool_call_id, self._now()):
-                if must_ask is False and not is_cancel:
-                    await self._on_response_over(watch)
-                else:
-                    await self._ask_llm(watch)
+        settled = self._stream.on_call_over(frame) if direction is FrameDirection.UPSTREAM else None
+        if settled is not None:
+            watch, must_ask = settled
+            await (self._ask_llm(watch, self.memory.context) if must_ask else self._on_response_over(watch))
         await self.push_frame(frame, direction)
 
     # -- failures ----------------------------------------------------------------------------------------------
@@ -297,8 +301,8 @@ class Responder(Processor):
     @consumes(ErrorFrame)
     async def _on_error(self, frame: ErrorFrame, direction: FrameDirection) -> None:
         if (watch := self._timer.watch) is not None and (downstream := self._downstream) is not None:
-            if frame.processor in downstream.llms and self._streaming() is watch:
-                self._has_llm_error = True
+            if frame.processor in downstream.llms and self._stream.watch is watch:
+                self._stream.has_error = True
             is_voice = downstream.speaks(frame.processor, is_second=watch.has_second_voice)
             if is_voice and watch.is_handed and not is_voiced(watch, self.conductor):
                 await self._voice_failed(watch, "the voice failed")
@@ -316,7 +320,16 @@ class Responder(Processor):
         else:
             await self._apologise(watch, what.value)
 
+    def _failed_early(self, watch: ReplyWatch, reason: str) -> bool:
+        """Whether the reply is held; it is forgotten then, and its turn, when committed, is asked anew."""
+        is_held = watch.is_failing = self._prepared.is_of(watch.turn_id)
+        if is_held:
+            self._drop_prepared(reason)
+        return is_held
+
     async def _apologise(self, watch: ReplyWatch, reason: str, *, is_stopped: bool = False) -> None:
+        if self._failed_early(watch, reason):
+            return
         logger.info(f"turn {watch.turn_id} is answered by an apology: {reason}")
         self.counts["failed"] += 1
         watch.stopped(self._now())
@@ -325,6 +338,8 @@ class Responder(Processor):
         await self._say(watch, self._apology)
 
     async def _voice_failed(self, watch: ReplyWatch, reason: str) -> None:
+        if self._failed_early(watch, reason):
+            return
         self.counts["unspoken"] += 1
         has_second = self._downstream is not None and self._downstream.has_second_voice and not watch.has_second_voice
         text = watch.text.strip() or self._apology
@@ -333,9 +348,7 @@ class Responder(Processor):
         if has_second and not was_audible:
             watch.has_second_voice = True
             watch.handed(self._now())
-            await self.push_frame(SecondVoiceFrame(turn_id=watch.turn_id, text=text, is_told=not watch.is_generated))
-        else:
-            await self.push_frame(ReplyUnspokenFrame(turn_id=watch.turn_id, text=text, reason=reason))
+        await self.push_frame(instead_of(watch, text, reason))
         await self.push_frame(GenerationStopFrame())
         watch.is_closed = True
         self._arm()
@@ -343,7 +356,8 @@ class Responder(Processor):
             await self.push_frame(ReplyEndedFrame(turn_id=watch.turn_id))
 
     def _arm(self) -> None:
-        self._timer.arm(self.conductor)
+        if not self._prepared.current:
+            self._timer.arm(self.conductor)
 
     @consumes(BargeInFrame)
     async def _on_barge_in(self, frame: BargeInFrame, direction: FrameDirection) -> None:
@@ -365,6 +379,8 @@ class Responder(Processor):
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
         is_older = isinstance(frame, ReplyInterruptedFrame) and frame.turn_id != self._open
+        if self._open is None and not is_older:
+            self._drop_prepared("an interruption")
         left_open = 0 if is_older else self._forget()
         self._open = self._open if is_older else None
         await self.push_frame(frame, direction)
@@ -373,27 +389,12 @@ class Responder(Processor):
 
     def _forget(self) -> int:
         """Await nothing more of the open reply. Returns its turn if its end marker has not been sent, else 0."""
+        self._prepared.drop("it is cut")
         return 0 if (watch := self._timer.forget()) is None or watch.is_closed else watch.turn_id
 
     def _cut(self, turn_id: int) -> None:
-        left_open = self._forget()
-
-        async def sent() -> None:
-            self._waiting_cuts -= 1
-            if left_open:
-                await self.push_frame(ReplyEndedFrame(turn_id=left_open))
-
-        self._cut_upto = max(self._cut_upto, turn_id)
         self.counts["cuts"] += 1
-        self._waiting_cuts += 1
-        self.interrupt_reply(turn_id, then=sent)
-
-    async def _after_cuts(self, action: Callable[[], Awaitable[Any]]) -> None:
-        """Run `action` now, or behind the interruptions that are on their way."""
-        if self._waiting_cuts:
-            self.conductor.post(action, self.create_task)
-        else:
-            await action()
+        self._cuts.cut(turn_id, left_open=self._forget())
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

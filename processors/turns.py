@@ -197,9 +197,10 @@ class TurnAggregator(Processor):
             case Guessed(text):
                 return SpeculativeTurnFrame(turn_id=self.conductor.turn_id + 1, text=text)
             case Committed(text, is_joined):
+                text = _spoken(text)
                 if not is_joined:
-                    self._turn_id = self.conductor.mint_turn_id()
-                return UserTurnFrame(turn_id=self._turn_id, text=_spoken(text), joined=is_joined)
+                    self._turn_id = self.conductor.commit_turn_id(text)
+                return UserTurnFrame(turn_id=self._turn_id, text=text, joined=is_joined)
             case Discarded(reason):
                 return UtteranceDiscardedFrame(reason=reason)
 

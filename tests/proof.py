@@ -52,7 +52,7 @@ from leibniz_voice.pipeline.frames import ReplyInterruptedFrame, SpeechChunkFram
 from leibniz_voice.pipeline.testing import AsyncCall, CallError, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.memory import MemoryWire
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
 
 from .fake_openai import FakeOpenAI, says
 
@@ -242,6 +242,7 @@ class Parts:
     gate: type[InterruptionGate] = InterruptionGate
     tracker: type[StateTracker] = StateTracker
     turns: type[TurnAggregator] = TurnAggregator
+    prepares: bool = False  # replies to guesses, at which the user hesitates
 
 
 def builder(
@@ -260,13 +261,14 @@ def builder(
         dice = random.Random(plan.seed)
         guests = [[Guest(dice)] if there else [] for there in plan.guests]
         fallback = {"intent": IntentResult(), "retrieval": RetrievalResult()}
+        branches = {"intent": ask, "retrieval": look_up}
         return Pipeline(
             [
                 session.input,
                 *guests[0],
                 parts.turns(),
-                Parallel({"intent": ask, "retrieval": look_up}, fallback=fallback),
-                parts.responder(templates={"say": "{context}"}),
+                Parallel(branches, fallback=fallback, speculate=branches if parts.prepares else ()),
+                parts.responder(templates={"say": "{context}"}, prepare=parts.prepares),
                 *guests[1],
                 *([llm.service()] if llm else []),
                 VOICES[plan.voice](plan.chunk_s),
@@ -295,6 +297,7 @@ class Verdict:
     cuts: int = 0
     replies: int = 0
     trace: str = ""
+    counts: Counter[str] = field(default_factory=Counter)  # the responder's
 
     @property
     def is_good(self) -> bool:
@@ -307,6 +310,7 @@ class User:
     """Plays a plan's acts on a call."""
 
     call: AsyncCall
+    dice: random.Random | None = None  # draws hesitations; None: there are none
     said: list[str] = field(default_factory=list)
 
     async def act(self, kind: str) -> None:
@@ -338,7 +342,13 @@ class User:
         return self.said[-1]
 
     async def _says(self) -> None:
-        await self.call.types(self._word())
+        if self.dice is None:
+            await self.call.types(self._word())
+            return
+        for _ in range(self.dice.randrange(1, 4)):
+            await self.call.sends(SttFragment(text=self._word(), is_final=True))
+            await asyncio.sleep(self.dice.choice([0.0, 0.001, 0.05, 0.2, 0.5]) * self.dice.random())
+        await self.call.sends(VadEnd())
 
     async def _speaks(self, chunks: int = 9, after: int = 0) -> None:
         await self.call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064))
@@ -358,11 +368,11 @@ async def _run_llm(plan: Plan, parts: Parts) -> Verdict:
 async def _run(plan: Plan, parts: Parts, llm: FakeOpenAI | None = None) -> Verdict:
     gate_log: list[tuple[str, Any]] = []
     async with AsyncCall(builder(plan, parts, gate_log, llm), session_id=f"seed{plan.seed}") as call:
-        user = User(call)
+        user = User(call, random.Random(plan.seed) if parts.prepares else None)
         for kind, wait_s in plan.acts:
             await asyncio.sleep(wait_s)
             await user.act(kind)
-        verdict = Verdict(plan)
+        verdict = Verdict(plan, counts=responder_of(call).counts)
         try:
             await call.until(lambda: call.record.fields.state == "idle", "end", timeout_s=20)
             await asyncio.sleep(1.0)  # whatever would still come, comes now
@@ -392,6 +402,12 @@ def judge(verdict: Verdict, gate_log: list[tuple[str, Any]], said: list[str], wi
         verdict.dropped += max(0, verdict.plan.chunks[turn % 16] * 16 * CHUNK_MS - heard[turn])
     if not verdict.is_good:
         verdict.trace = "\n".join(f"{at:8.3f} {m}" for at, m in wire.messages)
+
+
+def responder_of(call: AsyncCall) -> Responder:
+    """Return the responder of a call's pipeline."""
+    assert call.session.pipeline is not None
+    return next(p for p in call.session.pipeline.processors if isinstance(p, Responder))
 
 
 def _stale(log: list[tuple[str, Any]]) -> int:

@@ -71,6 +71,15 @@ def test_nor_over_real_sockets(count: int) -> None:
     assert not bad, f"{len(bad)} of {count}, first: {bad[0]}\n{bad[0].trace}"
 
 
+@pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=pytest.mark.full)])
+def test_nor_with_replies_that_are_prepared(count: int) -> None:
+    verdicts = [prove(seed, Parts(prepares=True)) for seed in range(count)]
+    bad = [verdict for verdict in verdicts if not verdict.is_good]
+    assert not bad, f"{len(bad)} of {count}, first: {bad[0]}\n{bad[0].trace}"
+    outcomes = [sum(verdict.counts[f"prepared_{name}"] for verdict in verdicts) for name in ("hits", "misses")]
+    assert min(outcomes) > count / 5, f"hits and misses: {outcomes}"
+
+
 def test_the_schedules_are_worth_proving_with() -> None:
     verdicts = [prove(seed) for seed in range(60)]
     assert sum(v.cuts for v in verdicts) > 30
@@ -171,7 +180,7 @@ class IgnoresTheSecond(Responder):
 
     @consumes(BargeInFrame)
     async def _on_barge(self, frame: BargeInFrame, direction: FrameDirection) -> None:
-        if not self._waiting_cuts:
+        if not self._cuts.waiting:
             await self._on_barge_in(frame, direction)
 
 
@@ -182,7 +191,7 @@ class InterruptsFromThePusher(Responder):
     async def _on_barge(self, frame: BargeInFrame, direction: FrameDirection) -> None:
         if self._open == frame.turn_id:
             self._open = None
-            self._cut_upto = frame.turn_id
+            self._cuts.upto = frame.turn_id
             await self.conductor.cancel_turn_tasks(frame.turn_id)
             await self.broadcast_frame(ReplyInterruptedFrame, turn_id=frame.turn_id)
 

@@ -25,6 +25,11 @@ def split_text(text: str, *, max_chars: int = MAX_CHARS) -> list[str]:
     return [part for piece in pieces for part in _cut(" ".join(piece.split()), max_chars)]
 
 
+def has_sentence(text: str) -> bool:
+    """Whether a text that is still growing holds a whole sentence."""
+    return len(split_text(text)) > 1
+
+
 def take_sentences(text: str, *, max_chars: int = MAX_CHARS) -> tuple[list[str], str]:
     """Return the whole sentences at the front of a text that is still growing, and the rest with its blanks.
 
