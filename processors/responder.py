@@ -342,13 +342,12 @@ class Responder(Processor):
             return
         self.counts["unspoken"] += 1
         has_second = self._downstream is not None and self._downstream.has_second_voice and not watch.has_second_voice
-        text = watch.text.strip() or self._apology
         was_closed, was_audible = watch.is_closed, is_voiced(watch, self.conductor)
         watch.stopped(self._now())
         if has_second and not was_audible:
             watch.has_second_voice = True
             watch.handed(self._now())
-        await self.push_frame(instead_of(watch, text, reason))
+        await self.push_frame(instead_of(watch, watch.text.strip() or self._apology, reason))
         await self.push_frame(GenerationStopFrame())
         watch.is_closed = True
         self._arm()

@@ -207,6 +207,7 @@ def test_without_a_gate_nothing_is_prepared() -> None:
     assert (bot.outcome, bot.join.counts["hits"]) == ((0, 0), 1)
 
 
+@pytest.mark.slow
 def test_pipecats_own_llm_service_is_asked_once() -> None:
     async def main() -> tuple[Bot, FakeOpenAI]:
         async with FakeOpenAI(says("It is ", 0.05, "here. ", "Look.")) as server:
