@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from leibniz_voice.bots.cli.loading import UsageError, load_bot
+from leibniz_voice.bots.cli.main import main
+
 ROOT = Path(__file__).parent.parent
 ECHO = str(ROOT / "bots" / "echo.py")
 COMMAND = (sys.executable, "-m", "leibniz_voice.bots.cli.main")
@@ -90,11 +93,16 @@ def test_wrong_use_is_status_2(arguments):
         ("bot.txt", "", "ending in .py"),
         ("bot.py", "x = 1\n", "no build(session)"),
         ("bot.py", "raise RuntimeError('on purpose')\n", "RuntimeError: on purpose"),
-        ("bot.py", "def build(:\n", "SyntaxError"),
+        ("bot.py", "x = 1\ndef build(:\n", "bot.py:2: SyntaxError: invalid syntax"),
+        ("bot.py", "def build(): ...\n", "build is called with one argument, but is build()"),
+        ("shop", "", "shop/bot.py"),
     ],
 )
 def test_serve_says_what_is_wrong_with_a_script(tmp_path, name, source, part):
-    if source is not None:
+    if name == "shop":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bot.py").touch()
+    elif source is not None:
         (tmp_path / name).write_text(source)
     assert_one_line_and_status_2(leibniz("serve", str(tmp_path / name)), "leibniz serve: ", name, part)
 
@@ -107,9 +115,49 @@ def test_serve_says_that_a_port_is_taken(tmp_path):
     assert_one_line_and_status_2(done, f"cannot listen on 127.0.0.1:{port}", "in use")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "parts"),
+    [
+        (["--port", "70000"], {}, ["'70000' is no port"]),
+        ([], {"PORT": "abc"}, ["'abc' is no port", "PORT"]),
+        (["--log-level", "FOO"], {}, ["--log-level is FOO", "DEBUG"]),
+        (["--drain", "-1"], {}, ["--drain is -1"]),
+        (["--drain", "nan"], {}, ["--drain is nan"]),
+        (["--port", "0"], {"REDIS_URL": "foo"}, ["REDIS_URL", "foo", "redis://"]),
+    ],
+)
+def test_serve_names_the_setting_that_is_wrong(arguments, variables, parts, monkeypatch, capsys):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    try:
+        status = main(["serve", ECHO, *arguments])
+    except SystemExit as end:  # argparse's
+        status = end.code
+    assert status == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert [part for part in parts if part not in last] == []
+
+
 @pytest.mark.slow
-def test_serve_refuses_a_port_that_is_none():
-    assert_one_line_and_status_2(leibniz("serve", ECHO, "--port", "70000"), "70000")
+def test_workers_of_a_bot_that_cannot_be_loaded_end_with_one_line(tmp_path):
+    bot = tmp_path / "bot.py"
+    bot.write_text("raise RuntimeError('on purpose')\n")
+    done = leibniz("serve", str(bot), "--workers", "2", "--port", "0", "--data", str(tmp_path))
+    assert_one_line_and_status_2(done, f"leibniz serve: {bot}:1: RuntimeError: on purpose")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_error_is_blamed_on_the_innermost_line_of_the_users_code(tmp_path):
+    bot = tmp_path / "bot.py"
+    bot.write_text("import json\n\ndef read():\n    json.loads('{')\n\nread()\n")
+    with pytest.raises(UsageError) as raised:
+        load_bot(str(bot))
+    assert str(raised.value).startswith(f"{bot}:4: JSONDecodeError: ")
+    bot.write_text("from leibniz_voice.processors import TurnAggregator\nTurnAggregator(unfinished_s=-1)\n")
+    with pytest.raises(UsageError) as raised:
+        load_bot(str(bot))
+    assert str(raised.value).startswith(f"{bot}:2: ")
+    assert "ConfigurationError" not in str(raised.value)
 
 
 @pytest.mark.slow
@@ -155,6 +203,8 @@ def test_talk_without_a_bot_says_what_to_do(free_port):
         (["hello", "--timeout", "0"], ["--timeout is 0"]),
         (["hello", "--stereo"], ["--stereo needs --out"]),
         (["hello", "--out", "/nowhere/x.wav"], ["no such folder"]),
+        (["hello", "--out", "/proc/x.wav"], ["/proc/x.wav: cannot be written"]),
+        (["hello", "--bot", str(ROOT / "bots")], ["is a folder"]),
         (["hello", "--interrupt-after", "soon", "stop"], ["--interrupt-after is 'soon'"]),
         (["hello", "--voice", "klingon9"], ["klingon9"]),
     ],

@@ -57,6 +57,7 @@ def test_the_next_commands_are_spelled_as_it_was_called(
     [
         ("a b", "no name for a bot"),
         ("..", "no name for a bot"),
+        (".", "'.' is no name for a bot"),
         ("full", "exists already"),
         ("full/file/x", "cannot make"),
     ],

@@ -74,6 +74,7 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
+                process_group=0,  # so that Ctrl-C can be sent as a terminal does: to all of it
             )
         self.port = 0
 
@@ -89,6 +90,9 @@ class Process:
 
     def joined(self, session: str, **options: Any) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/orchestrate?session_id={session}", **options)
+
+    def ctrl_c(self) -> None:
+        os.killpg(self.process.pid, signal.SIGINT)
 
     async def ended(self) -> int:
         return await asyncio.wait_for(asyncio.to_thread(self.process.wait), 20)
@@ -250,6 +254,59 @@ def test_a_worker_that_dies_is_replaced_and_its_counters_are_kept(tmp_path: Path
                 assert re.search(counted, (await get(process.url("/metrics")))[1], re.M)
             process.process.terminate()
             assert await process.ended() == 0
+
+    asyncio.run(main())
+
+
+async def answering(socket: ClientConnection) -> None:
+    """Ask, and return when the bot speaks."""
+    await ready(socket)
+    await socket.send('{"type":"stt_fragment","text":"what are your opening hours","is_final":true}')
+    await socket.send('{"type":"vad_end"}')
+    await until(socket, lambda m: m["type"] == "response_ready")
+
+
+def test_ctrl_c_lets_workers_finish_their_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, bot="assistant.py", workers=2) as process, process.joined("s1") as socket:
+            await answering(socket)
+            process.ctrl_c()
+            await until(socket, lambda m: m.get("trigger") == "tts_complete")
+            await asyncio.wait_for(socket.wait_closed(), 5)
+            assert socket.close_code == 1012
+            assert await process.ended() == 0
+            log = process.log.read_text()
+            assert log.count("Stopping.") == 1
+            assert not [line for line in troubles(log) if "loop is blocked" not in line]
+
+    asyncio.run(main())
+
+
+@pytest.mark.full
+def test_a_second_ctrl_c_ends_workers_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with running(tmp_path, bot="assistant.py", workers=2) as process, process.joined("s1") as socket:
+            await answering(socket)
+            process.ctrl_c()
+            await asyncio.sleep(0.3)
+            assert process.process.poll() is None
+            process.ctrl_c()
+            began = time.monotonic()
+            assert await process.ended() == 1
+            assert time.monotonic() - began < 1
+
+    asyncio.run(main())
+
+
+def test_ctrl_c_while_workers_start_ends_them_without_a_complaint(tmp_path: Path) -> None:
+    async def main() -> None:
+        process = Process(tmp_path, "--workers", "2")
+        async with asyncio.timeout(20):
+            while len(process.children()) < 2:
+                await asyncio.sleep(0.01)
+        process.ctrl_c()
+        assert await process.ended() == 0
+        assert process.log.read_text() == "Stopping.\n"
 
     asyncio.run(main())
 

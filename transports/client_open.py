@@ -85,7 +85,10 @@ def _failure(url: str, error: BaseException) -> ConnectionFailed | None:
     match error:
         case InvalidStatus():
             sentence = (error.response.body or b"").decode(errors="replace").strip().partition("\n")[0]
-            return ConnectionFailed(f"{url} refuses: HTTP {error.response.status_code} {sentence[:200]}".rstrip())
+            status = error.response.status_code
+            is_other = status in (403, 404) and not url.rstrip("/").endswith(PATH)
+            hint = f"; the endpoint of a mounted app is {url.rstrip('/')}{PATH}" if is_other else ""
+            return ConnectionFailed(f"{url} refuses: HTTP {status} {sentence[:200]}".rstrip() + hint)
         case ConnectionClosed():
             return closed(error)
         case TimeoutError():  # before OSError, which it is too

@@ -79,7 +79,7 @@ class Reception:
         self.is_draining = True
         if not drain_s or not self._running:
             return
-        logger.info("draining: {} conversations may finish their turn, at most {:.0f} s", len(self._running), drain_s)
+        logger.info("draining: calls that may finish their turn: {}, at most {:.0f} s", len(self._running), drain_s)
         ends = [asyncio.create_task(connection.wait()) for connection in self._running]
         for connection in list(self._running):
             connection.leave(CloseCode.RESTART, "restart")

@@ -58,7 +58,7 @@ class TokenKey:
         body = f"lv1.{session_id}.{int(now + lifetime_s)}.{secrets.token_hex(16)}"
         token = f"{body}.{self._sign(body)}"
         if _TOKEN.fullmatch(token) is None:
-            raise ConfigurationError("session id must be 1 to 64 letters, digits, '_' or '-'")
+            raise ConfigurationError(f"the session id is {session_id!r}; give 1 to 64 letters, digits, '_' or '-'")
         return token
 
     def check(self, token: str, session_id: str, *, now: float) -> Ticket:

@@ -86,7 +86,10 @@ class Watchdog:
             if frame is not None and frame.f_code.co_name == "select":
                 continue  # it waits, and was only not scheduled: the machine is busy, not this loop
             BLOCKED.inc()
-            logger.warning("the event loop is blocked for {:.0f} ms in:\n{}", late * 1000, _stack(frame))
+            blocked = (
+                "the event loop is blocked for {:.0f} ms; nothing has failed, but every call waits for this code:\n{}"
+            )
+            logger.warning(blocked, late * 1000, _stack(frame))
 
 
 def _stack(frame: FrameType | None) -> str:

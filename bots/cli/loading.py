@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 
 from loguru import logger
 
+LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+MAX_ERROR_CHARS = 500  # of what a script's error says
 FORMAT = "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> {message}"
 
 
@@ -21,8 +25,13 @@ class UsageError(Exception):
 
 
 def set_up_log(level: str = "INFO") -> None:
-    """Log to stderr: ours from `level` on, Pipecat's warnings. Local variables (users' words) are never printed."""
+    """Log to stderr: ours from `level` on, Pipecat's warnings. Local variables (users' words) are never printed.
+
+    Raises `UsageError` for a level that is none.
+    """
     os.environ.setdefault("PIPECAT_LOG_LLM_CONTEXT", "off")
+    if level.upper() not in LEVELS:
+        raise UsageError(f"--log-level is {level}; give one of {', '.join(LEVELS)}")
     level = level.upper()
     logger.remove()
     logger.add(
@@ -35,13 +44,27 @@ def set_up_log(level: str = "INFO") -> None:
     )
 
 
-def load_bot(path: str) -> ModuleType:
-    """Import a bot script. Raises `UsageError` if there is none, it fails, or it has no `build`."""
+def counted(number: int, noun: str) -> str:
+    """`1 turn`, `2 turns`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def check_script(path: str) -> Path:
+    """Return the file of a bot script. Raises `UsageError` if it cannot be one."""
     file = Path(path)
+    if file.is_dir():
+        inside = [str(each) for each in (file / "bot.py", *sorted(file.glob("*.py"))) if each.is_file()]
+        raise UsageError(f"{path}: is a folder; give a bot script, such as {(inside or ['bots/assistant.py'])[0]}")
     if not file.is_file():
         raise UsageError(f"{path}: no such file; give a bot script such as bots/assistant.py")
     if file.suffix != ".py":
         raise UsageError(f"{path}: a bot script is a Python file, ending in .py")
+    return file
+
+
+def load_bot(path: str) -> ModuleType:
+    """Import a bot script. Raises `UsageError` if there is none, it fails, or it has no `build` of one argument."""
+    file = check_script(path)
     name = f"leibniz_bot_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file.resolve())
     assert spec is not None
@@ -52,10 +75,85 @@ def load_bot(path: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's script: whatever it raises is shown as its fault
         logger.opt(exception=error).debug("the bot script failed")
-        raise UsageError(f"{path}: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, "build", None)):
+        raise UsageError(blame(path, error)) from error
+    build = getattr(module, "build", None)
+    if not callable(build):
         raise UsageError(f"{path}: defines no build(session); add one that returns the Pipeline of a conversation")
+    try:
+        inspect.signature(build).bind(None)
+    except ValueError:
+        pass  # made in C: nothing is known of its arguments
+    except TypeError:
+        told = inspect.signature(build)
+        raise UsageError(
+            f"{path}: build is called with one argument, but is build{told}; write build(session)"
+        ) from None
     return module
+
+
+def blame(path: str, error: BaseException) -> str:
+    """Say in one line what a bot script's code raised, and where in it: the innermost line that is not a library's."""
+    from leibniz_voice.pipeline.errors import LeibnizError
+
+    if isinstance(error, SyntaxError) and error.filename:
+        where, what = f"{_shown(error.filename, path)}:{error.lineno}", error.msg
+    else:
+        found = _place_of(path, error)
+        where, what = f"{_shown(found[0], path)}:{found[1]}" if found else path, str(error)
+    kind = (
+        "" if isinstance(error, LeibnizError) else f"{type(error).__name__}: "
+    )  # ours say what to do; the rest may not
+    return f"{where}: {kind}{' '.join(what.split())[:MAX_ERROR_CHARS]}"
+
+
+def _place_of(path: str, error: BaseException) -> tuple[str, int] | None:
+    folder, place = Path(path).resolve().parent, None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        is_library = "site-packages" in file.parts or frame.f_globals.get("__name__", "").startswith("leibniz_voice.")
+        if not is_library and file.is_relative_to(folder):
+            place = str(file), line
+    return place
+
+
+def _shown(file: str, path: str) -> str:
+    """A file as the user would name it."""
+    found = Path(file)
+    if found == Path(path).resolve():
+        return path
+    return str(found.relative_to(Path.cwd())) if found.is_relative_to(Path.cwd()) else file
+
+
+def checked_build(module: ModuleType, path: str) -> Callable[[Any], Any]:
+    """Return the script's `build`, whose faults are `UsageError`s that name it: it raises, or returns no Pipeline."""
+    from leibniz_voice.pipeline import Pipeline
+
+    async def build(session: Any) -> Any:
+        try:
+            built = module.build(session)
+            pipeline = await built if inspect.isawaitable(built) else built
+        except Exception as error:  # the user's script: whatever it raises is shown as its fault
+            logger.opt(exception=error).debug("build failed")
+            raise UsageError(blame(path, error)) from error
+        if not isinstance(pipeline, Pipeline):
+            raise UsageError(f"{path}: build(session) must return a Pipeline, but returned {type(pipeline).__name__}")
+        return pipeline
+
+    return build
+
+
+def check_writable(path: str) -> None:
+    """Refuse a file that cannot be written, before there is something to write. Raises `UsageError`."""
+    file = Path(path)
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"{path}: no such folder")
+    is_new = not file.exists()
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from None
+    if is_new:
+        file.unlink(missing_ok=True)
 
 
 def lifespan_of(module: ModuleType) -> AbstractAsyncContextManager[Any]:

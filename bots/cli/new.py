@@ -69,7 +69,9 @@ def make(folder: Path) -> None:
     """Make the bot. Raises `UsageError` for a name that cannot be one, or a folder that cannot be made."""
     name = folder.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        raise UsageError(f"{name!r} is no name for a bot: give 1 to 64 letters, digits, '_' or '-', such as shop")
+        raise UsageError(
+            f"{name or str(folder)!r} is no name for a bot: give 1 to 64 letters, digits, '_' or '-', such as shop"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already; give another name, or remove it")
     try:

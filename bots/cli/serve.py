@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import math
 import os
 import signal
 import sys
@@ -13,8 +14,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from .loading import UsageError, lifespan_of, load_bot, set_up_log
-from .workers import WORKER, die_with_parent, place_in, supervise
+from .loading import UsageError, counted, lifespan_of, load_bot, set_up_log
+from .workers import USAGE, WORKER, die_with_parent, is_first_to_refuse, place_in, supervise
 
 EPILOG = """\
 environment:
@@ -24,7 +25,7 @@ environment:
   LEIBNIZ_ORIGINS    browser origins allowed besides loopback, separated by spaces; * for all
   PORT               the port, where --port is not given
 
-SIGTERM: conversations finish their turn, clients are told to reconnect, exit 0. A second one: at once.
+SIGTERM or Ctrl-C: conversations finish their turn, clients are told to reconnect, exit 0. A second one: at once.
 A bot script defines build(session) -> Pipeline. See bots/echo.py for the smallest.
 """
 
@@ -47,7 +48,7 @@ def add_parser(
     )
     parser.add_argument("bot", metavar="BOT", help="a bot script, such as bots/assistant.py")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=int_of("PORT", 8004), help="port; 0: any (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=default_port(), help="port; 0: any (default: %(default)s)")
     parser.add_argument("--data", default=".leibniz", help="folder of the embedded Redis (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on the port (default: 1)")
     parser.add_argument("--idle", type=float, metavar="S", help="the same as --limit idle_s=S (default: 30)")
@@ -76,20 +77,26 @@ def add_recording(parser: argparse.ArgumentParser, *, default: str | None) -> No
     group.add_argument("--no-text", action="store_true", help="keep no word; such a recording cannot be replayed")
 
 
-def int_of(name: str, default: int) -> int:
-    """Return an environment variable's whole number; the default if it is unset or none."""
-    text = os.environ.get(name, "")
-    return int(text) if text.isdigit() else default
+def default_port() -> str:
+    """Return what stands for a port that is not given: PORT, whatever it is, else 8004."""
+    return os.environ.get("PORT") or "8004"
+
+
+def port(text: str) -> int:
+    """Read a port. Raises `ArgumentTypeError`, which argparse shows."""
+    if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give 0 to 65535, by --port or the variable PORT")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
-    set_up_log(options.log_level)
     try:
-        if not 0 <= options.port <= 65535:
-            raise UsageError(f"--port is {options.port}; give one from 0 to 65535")
+        set_up_log(options.log_level)
         if options.workers < 1:
             raise UsageError(f"--workers is {options.workers}; give at least 1")
+        if not 0 <= options.drain < math.inf:
+            raise UsageError(f"--drain is {options.drain:g}; give seconds, 0 or more")
         if options.idle is not None:
             options.limit.append(f"idle_s={options.idle}")
         check(options)
@@ -99,8 +106,9 @@ def run(options: argparse.Namespace) -> int:
         with recording_of(bot.build, options) as build:
             return asyncio.run(serve(bot, build, options))
     except UsageError as error:
-        print(f"leibniz serve: {error}", file=sys.stderr)
-        return 2
+        if is_first_to_refuse(os.environ.get(WORKER)):
+            print(f"leibniz serve: {error}", file=sys.stderr)
+        return USAGE
 
 
 def check(options: argparse.Namespace) -> None:
@@ -153,7 +161,7 @@ def recording_of(build: Any, options: argparse.Namespace) -> Iterator[Any]:
         yield folder.records(build, bot=options.bot)
     finally:
         folder.close()
-        print(f"{folder.written} conversations recorded in {options.record}", flush=True)
+        print(f"{counted(folder.written, 'conversation')} recorded in {options.record}", flush=True)
 
 
 async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int:
@@ -167,18 +175,21 @@ async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int
     if place is not None:
         die_with_parent()
         peers = Peers(place[1], number=place[0])
-    store = await open_store(os.environ.get("REDIS_URL"), directory=options.data)
+    try:
+        store = await open_store(os.environ.get("REDIS_URL"), directory=options.data)
+    except ConfigurationError as error:
+        raise UsageError(f"REDIS_URL: {error}") from error
     try:
         async with lifespan_of(bot):
             server = WebSocketServer(build, store=store, peers=peers, **settings_of(options))
+            gc.collect()  # before the first client, and before the watchdog looks
+            gc.freeze()  # what is there now stays: a full collection would stop the loop for 50 ms, again and again
             try:
                 await server.start()
             except OSError as error:
                 raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
-            gc.collect()
-            gc.freeze()  # what is there now stays: a full collection would stop the loop for 50 ms, again and again
             try:
-                await _until_stopped(server)
+                await _until_stopped(server, is_worker=place is not None)
             finally:
                 await server.stop(drain_s=options.drain)
     except ConfigurationError as error:  # of the bot's content or settings, found when its parts start
@@ -188,13 +199,17 @@ async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int
     return 0
 
 
-async def _until_stopped(server: Any) -> None:
-    """Return at the first SIGINT or SIGTERM; the second one ends the process there and then."""
+async def _until_stopped(server: Any, *, is_worker: bool) -> None:
+    """Return at the first SIGINT or SIGTERM; the second one ends the process there and then.
+
+    Not a worker: a service manager tells it, too, what its supervisor tells it, and only that one knows what is a
+    second one.
+    """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        if stopped.is_set():
+        if stopped.is_set() and not is_worker:
             os._exit(1)
         stopped.set()
 
@@ -203,4 +218,5 @@ async def _until_stopped(server: Any) -> None:
     page = server.address.replace("ws://", "http://").replace("/orchestrate", "/")
     print(f"Ready: {server.address}?session_id=ID (console: {page})", flush=True)
     await stopped.wait()
-    print("Stopping.", flush=True)
+    if not is_worker:  # the supervisor says it once
+        print("Stopping.", flush=True)

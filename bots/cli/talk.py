@@ -11,11 +11,10 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .loading import UsageError, set_up_log
-from .serve import int_of
+from .loading import UsageError, check_script, check_writable, set_up_log
+from .serve import default_port, port
 from .talk_line import PLAYERS, RECORDERS, Line, find
 from .talk_plot import check_plot, write_plot
 
@@ -38,10 +37,10 @@ examples:
   leibniz talk "what are your opening hours"                  to the bot on port 8004
   leibniz talk --microphone --bot bots/assistant.py           talk to it yourself
   leibniz talk question.wav --bot bots/assistant.py           to a bot started for this call
-  leibniz talk "tell me about delivery" --out call.wav --stereo
-  leibniz talk "tell me about returns" --interrupt-after 1.5 "what are your opening hours"
-  leibniz talk "where is my order" --plot call.svg            a picture of the call, drawn to scale
-  leibniz talk "what do you sell" --json | tail -n 1
+  leibniz talk "what are your opening hours" --out call.wav --stereo
+  leibniz talk "what are your opening hours" --interrupt-after 1.5 "when do you open"
+  leibniz talk "what are your opening hours" --plot call.svg  a picture of the call, drawn to scale
+  leibniz talk "what are your opening hours" --json | tail -n 1
 
 status:
   0  an answer was heard    1  none was    2  wrong use, or no bot; one line on stderr says which
@@ -68,7 +67,7 @@ def add_parser(commands: Any) -> None:
         "--microphone", action="store_true", help="speak yourself, with a headset, until Ctrl-C (instead of TEXT)"
     )
     parser.add_argument("--bot", metavar="BOT", help="start this bot script for the call, on a free port")
-    default = f"ws://127.0.0.1:{int_of('PORT', 8004)}"
+    default = f"ws://127.0.0.1:{default_port()}"
     parser.add_argument("--url", help=f"address of a running bot (default: {default})")
     parser.add_argument("--out", metavar="FILE.wav", help="write what was heard, 16 kHz mono")
     parser.add_argument("--stereo", action="store_true", help="in --out, also what was said, on the left")
@@ -124,14 +123,19 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse what can be refused before anything is started. Raises `UsageError`."""
     if options.bot is not None and options.url is not None:
         raise UsageError("give --bot to start a bot or --url for a running one, not both")
-    if options.bot is not None and not Path(options.bot).is_file():
-        raise UsageError(f"{options.bot}: no such file; give a bot script such as bots/assistant.py")
+    if options.bot is not None:
+        check_script(options.bot)
+    if options.bot is None and options.url is None:
+        try:
+            port(default_port())
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(str(error)) from None
     if options.timeout is not None and not 0 < options.timeout <= 3600:
         raise UsageError(f"--timeout is {options.timeout:g}; give seconds, more than 0 and at most 3600")
     if options.stereo and not options.out:
         raise UsageError("--stereo needs --out FILE.wav")
-    if options.out and not Path(options.out).absolute().parent.is_dir():
-        raise UsageError(f"{options.out}: no such folder")
+    if options.out:
+        check_writable(options.out)
     if options.plot:
         check_plot(options.plot)
     if options.microphone:
@@ -254,7 +258,7 @@ async def _converse(call: Call, sounds: list[bytes], options: argparse.Namespace
         else:
             await _say(call, sounds[1], waits)
     if not await waits(lambda: _is_over(call)):
-        view.line(client.now_s, f"the time is up ({call.timeout_s:.0f} s)")
+        view.line(client.now_s, f"the time is up ({call.timeout_s:.3g} s)")
         return
     end_s = client.now_s + MARGIN_S
     await waits(lambda: client.now_s >= end_s)

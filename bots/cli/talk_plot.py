@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import UsageError
+from .loading import UsageError, check_writable
 
 if TYPE_CHECKING:  # takes time to import; done while the bot starts
     from leibniz_voice.pipeline.testing import Event, Recording
@@ -24,8 +24,7 @@ def check_plot(path: str) -> None:
         raise UsageError(
             f"--plot {path}: give FILE.svg for a picture, FILE.html for a page, FILE.leibniz.gz to keep it"
         )
-    if not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"{path}: no such folder")
+    check_writable(path)
 
 
 def write_plot(path: str, client: WebSocketClient) -> None:

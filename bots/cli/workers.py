@@ -29,7 +29,9 @@ LOOK_S = 0.1  # how often the workers are looked at
 KEEP_S = 1.0  # how often their counters are kept
 BACKOFF_S = (0.1, 5.0)  # before a worker that died at once is started again
 STABLE_S = 10.0  # a worker that lived so long is restarted at once
-END_S = 15.0  # from SIGTERM to SIGKILL
+END_S = 5.0  # from SIGTERM to SIGKILL, besides --drain
+USAGE = 2  # exit status of wrong use, which starting again does not mend
+REFUSAL = "refused"  # file in the folder: a worker has said what is wrong
 FLAGS = ("insecure", "trust_proxy", "no_audio", "no_text")  # options without a value that workers get too
 
 
@@ -42,6 +44,7 @@ class Workers:
         self._redis_url = redis_url  # of the embedded server; None where REDIS_URL is set, or with memory only
         self._processes: dict[int, subprocess.Popen[bytes]] = {}  # by number
         self._started: dict[int, float] = {}  # monotonic start of each
+        self._ready: set[int] = set()  # those that have served at least once
         self._due: dict[int, float] = {}  # those to be started again, and when
         self._delay: dict[int, float] = {}  # next back-off of each
         self._counters: dict[int, str] = {}  # what each worker's counters said last
@@ -53,7 +56,13 @@ class Workers:
         if self._redis_url:
             environment["REDIS_URL"] = self._redis_url
         arguments = [sys.executable, "-m", "leibniz_voice.bots.cli.main", *self._arguments()]
-        self._processes[number] = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL)
+        # A terminal sends Ctrl-C to the supervisor and its workers at once. They inherit that it is blocked, from their
+        # first instruction on, and hear of it from the supervisor alone.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._processes[number] = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self._started[number] = time.monotonic()
 
     def _arguments(self) -> list[str]:
@@ -66,12 +75,19 @@ class Workers:
         return arguments
 
     async def watch(self) -> None:
-        """Start again what ends, for ever."""
+        """Start again what ends. Returns only when one that has never served has said that it cannot be used so."""
+        from leibniz_voice.transports.peers import socket_of
+
         keep_at = 0.0
         while True:
             now = time.monotonic()
             for number, process in list(self._processes.items()):
                 status = process.poll()
+                if socket_of(self._folder, number).exists():
+                    self._ready.add(number)
+                if status == USAGE and number not in self._ready:
+                    del self._processes[number]
+                    return
                 if status is not None:
                     self._note_end(number, status, now)
             for number, due in list(self._due.items()):
@@ -91,6 +107,7 @@ class Workers:
         self._delay[number] = max(delay, first / 2)
         self._due[number] = now + delay
         logger.error("worker {} ended ({}); a new one starts", number, describe(status))
+        (self._folder / REFUSAL).unlink(missing_ok=True)
         self._retire(number)
 
     async def _keep_counters(self) -> None:
@@ -122,8 +139,8 @@ class Workers:
                 process.send_signal(number)
 
     async def end(self) -> int:
-        """Wait for all to end; the worst of their exit statuses."""
-        deadline = time.monotonic() + END_S
+        """Wait for all to end; the worst of their exit statuses: 0 or 1."""
+        deadline = time.monotonic() + END_S + self._options.drain
         worst = 0
         while self._processes:
             for number, process in list(self._processes.items()):
@@ -134,7 +151,8 @@ class Workers:
                     status = process.wait()
                 if status is not None:
                     del self._processes[number]
-                    worst = max(worst, abs(status))
+                    if status != -signal.SIGTERM:  # else it was told to end before it had begun to serve
+                        worst = max(worst, abs(status))
             await asyncio.sleep(0.02)
         return min(worst, 1)
 
@@ -159,7 +177,7 @@ def reserve(options: argparse.Namespace) -> socket.socket:
 
 
 async def supervise(options: argparse.Namespace) -> int:
-    """Run the workers until SIGINT or SIGTERM; a second one kills them."""
+    """Run the workers until SIGINT or SIGTERM; a second one kills them. 2 if none can serve: one has said why."""
 
     stopped: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -171,7 +189,11 @@ async def supervise(options: argparse.Namespace) -> int:
         for index in range(options.workers):
             workers.start(index)
         watching = asyncio.create_task(workers.watch())
-        await stopped.get()
+        stop = asyncio.create_task(stopped.get())
+        await asyncio.wait({watching, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            print("Stopping.", flush=True)
+        stop.cancel()
         watching.cancel()
         workers.signal(signal.SIGTERM)
         ending = asyncio.create_task(workers.end())
@@ -181,6 +203,9 @@ async def supervise(options: argparse.Namespace) -> int:
             workers.signal(signal.SIGKILL)
         again.cancel()
         status = await ending
+        if watching.done() and not watching.cancelled():
+            watching.result()  # raises what it failed with
+            status = USAGE
     if server is not None:
         await server.stop()
     return status
@@ -206,6 +231,17 @@ def place_in(environment: str | None) -> tuple[int, Path] | None:
         return None
     number, _, folder = environment.partition(":")
     return int(number), Path(folder)
+
+
+def is_first_to_refuse(environment: str | None) -> bool:
+    """Whether this process is to say what is wrong: of several workers the first, which all find the same."""
+    place = place_in(environment)
+    if place is None:
+        return True
+    with contextlib.suppress(OSError):
+        (place[1] / REFUSAL).touch(exist_ok=False)
+        return True
+    return not (place[1] / REFUSAL).exists()
 
 
 def die_with_parent() -> None:
