@@ -99,6 +99,7 @@ def test_what_a_crash_left_is_read(tmp_path):
     read = Recording.load(path)
     assert 0 < len(read.events) <= len(CALL)
     assert not read.is_whole
+    assert read.gap == "it has no end, as after a crash"
 
 
 HEADER = b'{"leibniz":"recording","v":1}\n'

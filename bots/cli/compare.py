@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
-from .loading import UsageError, lifespan_of, set_up_log
+from .loading import UsageError, checked_build, lifespan_of, set_up_log
 from .recordings import add_bot, bot_of, files_of, load, loaded
 
 if TYPE_CHECKING:  # takes time to import; done when the command runs
@@ -87,6 +87,8 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.jobs < 0:
         raise UsageError(f"--jobs is {options.jobs}; give a number of processes, or 0 for one per core")
+    if options.again and NOTHING in options.again and set(options.again) != {NOTHING}:
+        raise UsageError(f"--again {NOTHING} stands alone, but --again {' --again '.join(options.again)} is given")
     try:
         conditions = [Condition(text, tuple(Measures().values())) for text in options.fail_if]
         changes = parse(options.changes)
@@ -98,6 +100,9 @@ def _run(options: argparse.Namespace) -> int:
     compared = sorted(_all(work, options.jobs or os.cpu_count() or 1), key=lambda each: each.file)
     before, after = total(compared)
     held = failing(conditions, after)
+    for each in compared:
+        if each.is_foreign:
+            print(f"{each.file}: warning: the bot has none of its processors; is it of another bot?", file=sys.stderr)
     if options.json:
         told = {"files": len(compared), "set": changes, "before": before.values(), "after": after.values()}
         print(json.dumps({**told, "failed": [condition.text for condition, _ in held]}))
@@ -144,9 +149,10 @@ def _all(work: Sequence[Work], jobs: int) -> Iterator[Compared]:
                 yield done.result()
             _progress(len(work), len(work))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):  # those at work; the pool has no public way
-                process.terminate()
+            processes = list((pool._processes or {}).values())  # those at work; the pool has no public way
+            pool.shutdown(wait=False, cancel_futures=True)  # after it the pool knows of none
+            for process in processes:
+                process.kill()  # they keep nothing, and their libraries may take seconds to end
             raise
 
 
@@ -162,8 +168,9 @@ def _one(work: Work) -> Compared:
 
     file, script, changes, again = work
     bot = loaded(script)
+    build = checked_build(bot, script)
     try:
-        return compare(load(file), bot.build, changes, file=file, again=again, lifespan=lambda: lifespan_of(bot))
+        return compare(load(file), build, changes, file=file, again=again, lifespan=lambda: lifespan_of(bot))
     except LeibnizError as error:
         raise UsageError(f"{file}: {error}") from None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from .loading import UsageError, lifespan_of, set_up_log
+from .loading import UsageError, check_writable, checked_build, counted, lifespan_of, set_up_log
 from .recordings import add_bot, bot_of, files_of, load, loaded
 
 EPILOG = """\
@@ -53,13 +53,13 @@ def run(options: argparse.Namespace) -> int:
     """Replay each file; 1 if any differs."""
     set_up_log("ERROR")
     try:
-        if options.tolerance < 0:
+        if not 0 <= options.tolerance < math.inf:
             raise UsageError(f"--tolerance is {options.tolerance:g}; give seconds, 0 or more")
         files = files_of(options.files)
         if options.out and len(files) > 1:
             raise UsageError(f"-o takes one replay, but {len(files)} files are given")
-        if options.out and not Path(options.out).absolute().parent.is_dir():
-            raise UsageError(f"{options.out}: no such folder")
+        if options.out:
+            check_writable(options.out)
         same = [_replay(file, options) for file in files]
     except UsageError as error:
         print(f"leibniz replay: {error}", file=sys.stderr)
@@ -75,10 +75,12 @@ def _replay(file: str, options: argparse.Namespace) -> bool:
     from leibniz_voice.pipeline.testing.replaying import replay
 
     recording = load(file)
-    bot = loaded(bot_of(recording, options.bot))
+    script = bot_of(recording, options.bot)
+    bot = loaded(script)
+    build = checked_build(bot, script)
     began = time.monotonic()
     try:
-        replayed = replay(recording, bot.build, again=options.again, lifespan=lambda: lifespan_of(bot))
+        replayed = replay(recording, build, again=options.again, lifespan=lambda: lifespan_of(bot))
     except LeibnizError as error:
         raise UsageError(f"{file}: {error}") from None
     took_s = time.monotonic() - began
@@ -91,14 +93,15 @@ def _replay(file: str, options: argparse.Namespace) -> bool:
     found = differences(recording, after, tolerance_s=options.tolerance)
     count, length_s = len(decisions_of(recording)), recording.length_s
     if not recording.is_whole:
-        print(f"{file}: the recording is not whole ({recording.lost} events are missing)", file=sys.stderr)
+        print(f"{file}: the recording is not whole: {recording.gap}", file=sys.stderr)
     if found:
         print(f"{file}: not the same; {found[0]}")
         return False
-    turns = len(recording.turns)
+    turns = counted(len(recording.turns), "turn")
     speed = length_s / max(took_s, 1e-3)
     print(
-        f"{file}: the same {count} decisions in {turns} turns, times within {drift_s(recording, after) * 1000:.0f} ms "
+        f"{file}: the same {counted(count, 'decision')} in {turns}, "
+        f"times within {drift_s(recording, after) * 1000:.0f} ms "
         f"({length_s:.1f} s in {took_s:.2f} s, {speed:.0f} times real time)"
     )
     return True

@@ -98,7 +98,7 @@ def _print(recording: Recording) -> None:
     for name, value in measures_of(recording).told():
         print(f"{name:<22} {value}")
     if not recording.is_whole:
-        print(f"\nThe recording is not whole: {recording.lost} events are missing, end: {recording.end or 'a crash'}.")
+        print(f"\nThe recording is not whole: {recording.gap}.")
 
 
 def _print_events(recording: Recording) -> None:

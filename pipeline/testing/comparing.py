@@ -15,7 +15,7 @@ from ..session import Build
 from .condition import Condition, Test
 from .measures import Measures, measures_of, name_of, told
 from .recording import Recording
-from .replaying import Lifespan, replay
+from .replaying import Lifespan, Replayed, replay
 
 AGAIN = ("embedded",)  # what is asked again unless said otherwise
 LOWER_IS_BETTER = (
@@ -36,6 +36,7 @@ class Compared:
     before: Measures
     after: Measures
     estimated: int = 0  # replies whose audio was never recorded, and is silence of their length
+    is_foreign: bool = False  # whether the bot has none of the processors that were recorded
 
 
 def compare(
@@ -49,8 +50,10 @@ def compare(
 ) -> Compared:
     """Replay a recording with the bot's settings and with `changes`. Raises as `replay` does."""
     before, _ = measured(recording, build, {}, again=again, lifespan=lifespan)
-    after, estimated = measured(recording, build, changes, again=again, lifespan=lifespan)
-    return Compared(file, before, after, estimated)
+    after, replayed = measured(recording, build, changes, again=again, lifespan=lifespan)
+    own, there = set(recording.processors[1:-1]), set(replayed.recording.processors[1:-1])  # all but input and output
+    is_foreign = bool(own) and own.isdisjoint(there)
+    return Compared(file, before, after, replayed.counts["voice estimated"], is_foreign)
 
 
 def measured(
@@ -60,12 +63,12 @@ def measured(
     *,
     again: Sequence[str] = AGAIN,
     lifespan: Lifespan | None = None,
-) -> tuple[Measures, int]:
-    """Replay a recording with `changes`: its measures, and how many replies' audio is estimated."""
+) -> tuple[Measures, Replayed]:
+    """Replay a recording with `changes`: its measures, and the replay."""
     replayed = replay(recording, build, again=again, changes=changes, lifespan=lifespan)
     labels = tuple(event for event in recording.events if event.kind == "label")  # what is known of the user
     replayed.recording.events = (*replayed.recording.events, *labels)
-    return measures_of(replayed.recording), replayed.counts["voice estimated"]
+    return measures_of(replayed.recording), replayed
 
 
 def total(compared: Sequence[Compared]) -> tuple[Measures, Measures]:

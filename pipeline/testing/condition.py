@@ -7,6 +7,7 @@ test        = name op number          op: > >= < <= == !=
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -87,6 +88,9 @@ def _test(words: list[str], text: str, names: Collection[str]) -> Test:
     if name not in names:
         raise ConfigurationError(f"{text!r}: there is no measure {name}; there are {', '.join(names)}")
     try:
-        return Test(name, op, float(number))
+        value = float(number)
     except ValueError:
-        raise ConfigurationError(f"{text!r}: {number!r} is no number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigurationError(f"{text!r}: {number!r} is no number")
+    return Test(name, op, value)

@@ -78,15 +78,16 @@ def page(recording: Recording) -> str:
 
 
 def _summary(recording: Recording) -> str:
-    parts = [f"{recording.length_s:.1f} s", f"{len(recording.turns)} turns"]
+    turns = len(recording.turns)
+    parts = [f"{recording.length_s:.1f} s", f"{turns} turn{'s' if turns != 1 else ''}"]
     cut = sum(turn.interrupted for turn in recording.turns)
     parts += [f"{cut} interrupted"] if cut else []
     if recording.began:
         parts.append(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(recording.began)))
     parts += [f"recorded at the {'client' if recording.side == 'client' else 'bot'}"]
     parts += [recording.bot] if recording.bot else []
-    if recording.lost or recording.end != "over":
-        parts.append(f"not whole: {recording.lost} events are missing")
+    if not recording.is_whole:
+        parts.append(f"not whole: {recording.gap}")
     return escape(" · ".join(parts))
 
 

@@ -120,6 +120,15 @@ class Recording:
         """Whether nothing is missing."""
         return self.end == "over" and not self.lost
 
+    @property
+    def gap(self) -> str:
+        """What is missing, in words; empty if nothing is."""
+        lost = f"{self.lost} event{'s are' if self.lost != 1 else ' is'} missing" if self.lost else ""
+        end = (
+            "" if self.end == "over" else f"its end is {self.end!r}" if self.end else "it has no end, as after a crash"
+        )
+        return ", and ".join(part for part in (lost, end) if part)
+
     @cached_property
     def length_s(self) -> float:
         """From the beginning to the end of the last event."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -128,6 +129,8 @@ def _value(name: str, text: str, old: Any) -> Value:
         if isinstance(old, str):
             return text
         number = float(text)
+        if not math.isfinite(number):
+            raise ValueError("not finite")
         return int(number) if isinstance(old, int) and number.is_integer() else number
     except (KeyError, ValueError):
         kind = "true or false" if isinstance(old, bool) else "a number"
