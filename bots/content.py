@@ -26,6 +26,12 @@ _PHRASE = re.compile(r"[a-z][a-z']*(?: [a-z][a-z']*)*")  # what a recogniser's g
 _LABEL = re.compile(r"[a-z][a-z0-9_]*")
 
 
+class Phrase(str):
+    """A phrase that knows where it stands, for who must complain about a word of it."""
+
+    where: str  # "path/intents.toml, [label]"
+
+
 @dataclass(frozen=True, slots=True)
 class IntentSpec:
     """One table of intents.toml. `answer` is None where the table has none."""
@@ -118,7 +124,9 @@ def _phrase(where: str, phrase: Any) -> str:
         raise ConfigurationError(
             f"{where} phrases: {phrase!r} must be words in lower case, one space between them, no digits or signs"
         )
-    return phrase
+    placed = Phrase(phrase)
+    placed.where = where
+    return placed
 
 
 def _answer(where: str, answer: Any) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from leibniz_voice.bots.content import load_intents
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.processors.embedded.phrases import dictionary_of, normalise_phrase, number_words, phrase_book
 from leibniz_voice.processors.stt import EmbeddedSTT
@@ -48,6 +50,16 @@ def test_a_list_that_cannot_be_heard_is_refused(wrong: Any):
 def test_a_word_without_a_pronunciation_is_named_with_its_phrase():
     with pytest.raises(ConfigurationError, match=r"'xqzzy' in the phrase 'Open Xqzzy'"):
         EmbeddedSTT(phrases=["Open Xqzzy"])
+
+
+def test_a_word_of_a_bots_content_is_named_with_its_file_and_table(tmp_path: Path):
+    path = tmp_path / "intents.toml"
+    path.write_text("[repair]\nphrases = ['mend my xqzzy']\n")
+    where = (
+        rf"^{re.escape(str(path))}, \[repair\] phrases: .*'xqzzy' in the phrase 'mend my xqzzy'.*; use another word$"
+    )
+    with pytest.raises(ConfigurationError, match=where):
+        EmbeddedSTT(phrases=[phrase for intent in load_intents(path) for phrase in intent.phrases])
 
 
 def test_a_pronunciation_that_is_given_goes_before_the_dictionary(tmp_path: Path):

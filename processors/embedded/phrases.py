@@ -113,11 +113,16 @@ def dictionary_of(book: Mapping[str, str], extra: Mapping[str, str], path: Path)
     for words, phrase in book.items():
         for word in words.split():
             if word not in found:
-                raise ConfigurationError(
-                    f"the recogniser does not know how {word!r} in the phrase {phrase!r} is pronounced; "
-                    f"give pronunciations={{{word!r}: ...}} in the phones of CMUdict, as in 'HH AH L OW'"
-                )
+                raise ConfigurationError(_unknown(word, phrase))
     return [line for word in sorted(found) for line in found[word]]
+
+
+def _unknown(word: str, phrase: str) -> str:
+    where = getattr(phrase, "where", "")  # a phrase of a bot's content says where it stands
+    unknown = f"the recogniser does not know how {word!r} in the phrase {str(phrase)!r} is pronounced; use another word"
+    if where:
+        return f"{where} phrases: {unknown}"
+    return f"{unknown}, or give pronunciations={{{word!r}: ...}} in the phones of CMUdict, as in 'HH AH L OW'"
 
 
 @lru_cache(maxsize=32)
