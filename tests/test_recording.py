@@ -182,3 +182,53 @@ def test_what_a_terminal_would_obey_is_replaced(tmp_path):
 
 def test_a_call_in_which_the_user_said_nothing_is_drawn():
     assert "<svg" in draw(Recording(session_id="s", events=(Event(0.1, "wire", "to_user", "response_ready", {}),)))
+
+
+@pytest.mark.parametrize("spelling", ["utf-16-le", "utf-16-be"])
+def test_what_is_not_utf8_is_refused(tmp_path, spelling):
+    """Python's JSON reads it too, and what is looked for byte by byte would not be found in it."""
+    file = tmp_path / "call.leibniz"
+    event = json.dumps([0.0, "A\x1b", "downstream", "k", {}]).encode(spelling)
+    file.write_bytes(line() + event + b"\n")
+    with pytest.raises(RecordingError, match="it is no JSON"):
+        Recording.load(file)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "read"),
+    [
+        (r'"a\bb\rc\fd"', "a?b?c?d"),
+        (r'"\\u001b \\b"', r"\u001b \b"),  # a backslash and letters: nothing to obey
+        (r'"\\\u001b"', "\\?"),
+        (
+            r'"\ud83d\ude00 \ud83d"',
+            "\U0001f600 ?",
+        ),  # a letter in two halves, and half a letter, which cannot be printed
+        (r'"\t\n\u00e9"', "\t\n\u00e9"),
+    ],
+)
+def test_only_what_a_terminal_would_obey_is_replaced(tmp_path, spelled, read):
+    file = tmp_path / "call.leibniz"
+    file.write_bytes(
+        line([0.0, "p", "downstream", "k", {"text": 0}]).replace(b'"text": 0', b'"text": ' + spelled.encode())
+    )
+    (event,) = Recording.load(file).events
+    assert event.fields["text"] == read
+
+
+def test_a_name_stays_on_its_line(tmp_path):
+    file = tmp_path / "call.leibniz"
+    file.write_bytes(line([0.0, "p\nq", "downstream", "k\tl", {}]))
+    (event,) = Recording.load(file).events
+    assert (event.processor, event.kind) == ("p?q", "k?l")
+
+
+@pytest.mark.parametrize("wide", ["\U0001f600", r"\ud83d\ude00"])
+def test_a_small_file_that_unpacks_to_wide_texts_is_refused(tmp_path, monkeypatch, wide):
+    """One letter of an emoji makes a text of Latin letters four times as large in memory."""
+    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_file.MAX_BYTES", 1 << 20)
+    bomb = tmp_path / "bomb.leibniz.gz"
+    event = line([0.0, "p", "downstream", "k", {"text": "a" * 300_000 + "@"}]).replace(b"@", wide.encode())
+    bomb.write_bytes(gzip.compress(event))
+    with pytest.raises(RecordingError, match="it unpacks to more than 1 MiB"):
+        Recording.load(bomb)

@@ -1,8 +1,8 @@
 """A recording's file: a header, one line per event, an end; JSON, usually gzip'd. Safe to read from a stranger.
 
 Nothing is executed or looked up; size, depth, number and type of everything are checked while reading. What is unpacked
-is bounded, and so is the number of values that come of it: a small file takes at most some 100 MB, any file 2 GB.
-Control characters in texts are replaced, so whoever prints them need not care.
+is bounded, as wide as its letters lie in memory, and so is the number of values that come of it: a file of 20 KB takes
+at most some 150 MB, any file 2.5 GB. Control characters in texts are replaced, so whoever prints them need not care.
 """
 
 from __future__ import annotations
@@ -25,8 +25,14 @@ MAX_NAME = 128  # letters of a processor's or kind's name
 MAX_VALUES = 20_000_000  # JSON values in all: four hours hold 14 million
 SMALL_VALUES, VALUES_PER_BYTE = 1_000_000, 8  # and so many for each byte of the file as it lies there; real: below 1
 BLOCK = 1 << 16
-# Control characters, which a terminal obeys; JSON spells them as escapes, but for 7F to 9F.
-CONTROLS = re.compile(rb"\\u00(?:0[0-8bcef]|1[0-9a-f]|7f|[89][0-9a-f])|\xc2[\x80-\x9f]|\x7f", re.IGNORECASE)
+# Left alone: a letter in two halves. Replaced (group 1): what a terminal obeys, as JSON spells it, and half a letter,
+# which cannot be printed. Left alone: every other escape, above all the backslash itself.
+CONTROLS = re.compile(
+    r"\\ud[89ab]..\\ud[c-f].."
+    r"|(\\u(?:00(?:0[0-8b-f]|1[0-9a-f]|7f|[89][0-9a-f])|d[89a-f]..)|\\[bfr]|[\x7f-\x9f])"
+    r"|\\.",
+    re.IGNORECASE,
+)
 GZIP = b"\x1f\x8b"
 SUFFIX = ".leibniz.gz"  # what recordings are called
 
@@ -88,7 +94,7 @@ def read(path: str | Path) -> Recording:
 def _read(file: BinaryIO) -> Recording:
     most = min(MAX_VALUES, SMALL_VALUES + VALUES_PER_BYTE * os.fstat(file.fileno()).st_size)
     lines = _harmless(_lines(_unpacked(file)), most)
-    header = _header(next(lines, b""))
+    header = _header(next(lines, ""))
     recording = _recording(header)
     events: list[Event] = []
     for number, line in enumerate(lines, 2):
@@ -138,17 +144,29 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _harmless(lines: Iterator[bytes], most_values: int) -> Iterator[bytes]:
-    """Lines without control characters, and of no more values in all than `most_values`."""
-    values = 0
-    for line in lines:
+def _harmless(lines: Iterator[bytes], most_values: int) -> Iterator[str]:
+    """Lines without control characters; in all of at most `most_values`, and at most `MAX_BYTES` in memory."""
+    values = wide = 0
+    for number, line in enumerate(lines, 1):
         values += line.count(b",") + line.count(b"[") + line.count(b"{") + line.count(b":")
         if values > most_values:
             raise RecordingError("it unpacks to far more values than a recording of its size holds")
-        yield CONTROLS.sub(b"?", line)
+        try:
+            text = line.decode()  # not left to `json`, which also takes UTF-16, where nothing below finds anything
+        except UnicodeDecodeError:
+            raise RecordingError(f"line {number} is damaged: it is no JSON") from None
+        is_plain = text.isascii() and "\\" not in text
+        wide += len(text) * (1 if is_plain else 4)  # one emoji, and Python keeps four bytes for each letter of its text
+        if wide > MAX_BYTES:
+            raise RecordingError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
+        yield text if is_plain and "\x7f" not in text else CONTROLS.sub(_harmless_escape, text)
 
 
-def _json(line: bytes, number: int) -> Any:
+def _harmless_escape(match: re.Match[str]) -> str:
+    return "?" if match[1] else match[0]
+
+
+def _json(line: str, number: int) -> Any:
     try:
         return json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -159,7 +177,7 @@ def _refuse(name: str) -> Any:
     raise ValueError(name)
 
 
-def _header(line: bytes) -> dict[str, Any]:
+def _header(line: str) -> dict[str, Any]:
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
@@ -210,7 +228,7 @@ def _event(value: Any, number: int) -> Event:
 def _text(value: Any, name: str, most: int = MAX_NAME) -> str:
     if not isinstance(value, str) or len(value) > most:
         raise RecordingError(f"it is damaged: {name} is {str(value)[:40]!r}")
-    return value
+    return value.replace("\n", "?").replace("\t", "?")  # one line
 
 
 def _count(value: Any) -> int:
