@@ -21,6 +21,7 @@ from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.testing import (
     AsyncCall,
+    Event,
     Recording,
     RecordingError,
     ScriptedIntent,
@@ -227,6 +228,32 @@ def test_an_end_that_finds_no_room_is_written_all_the_same(tmp_path, monkeypatch
         time.sleep(0.01)
     folder.close()
     assert Recording.load(next(tmp_path.iterdir())).end == "over"
+
+
+def test_a_lost_end_is_written_while_others_keep_the_writer_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.1)
+    folder = RecordingFolder(tmp_path)
+    put = folder.put
+    monkeypatch.setattr(folder, "put", lambda file, what: what is not None and put(file, what))
+    run_offline(folder.records(build), interrupts)
+    monkeypatch.undo()
+    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.1)
+    other = folder._open(Recording(session_id="other"))
+    deadline = time.monotonic() + 5
+    while not folder.written and time.monotonic() < deadline:
+        other.put(Event(0.0, "p", "downstream", "k", {}))
+        time.sleep(0.01)
+    assert folder.written == 1
+    folder.close()
+
+
+def test_an_event_that_is_no_json_ends_that_recording_only(tmp_path):
+    folder = RecordingFolder(tmp_path)
+    file = folder._open(Recording(session_id="s"))
+    file.put(Event(0.0, "p", "downstream", "k", {"what": object()}))
+    run_offline(folder.records(build), interrupts)
+    folder.close()
+    assert Recording.load(next(tmp_path.glob("offline-*"))).end == "over"
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):

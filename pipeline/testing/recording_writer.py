@@ -72,7 +72,7 @@ class RecordingFolder:
             self._thread = threading.Thread(target=self._run, name="leibniz-recordings", daemon=True)
             self._thread.start()
         file = _File(self._path(header), self)
-        if not self.put(file, header):
+        if not file.queue(header):
             file.is_ended = True
             logger.warning("the conversation {} is not recorded: the disk does not keep up", header.session_id)
         return file
@@ -93,28 +93,32 @@ class RecordingFolder:
 
     def _run(self) -> None:
         open_files: set[_File] = set()
+        looked = time.monotonic()  # at all files
         while True:
-            try:
+            with contextlib.suppress(queue.Empty):
                 item = self._queue.get(timeout=FLUSH_S)
-            except queue.Empty:
+                if item is None:
+                    break
+                self._take(*item, open_files)
+            if time.monotonic() - looked > FLUSH_S:  # however busy the queue is
+                looked = time.monotonic()
                 for file in list(open_files):
                     self._do(file, file.catch_up, open_files)
-                continue
-            if item is None:
-                break
-            file, what = item
-            if not file.is_ended:
-                open_files.add(file)
-                self._do(file, functools.partial(file.write, what, self._max_bytes), open_files)
         for file in list(open_files):  # conversations that the process did not end
             self._do(file, functools.partial(file.finish, ""), open_files)
+
+    def _take(self, file: _File, what: Event | Recording | None, open_files: set[_File]) -> None:
+        file.taken += 1
+        if not file.is_ended:
+            open_files.add(file)
+            self._do(file, functools.partial(file.write, what, self._max_bytes), open_files)
 
     def _do(self, file: _File, step: Callable[[], None], open_files: set[_File]) -> None:
         """One step of one file; its errors end that file only."""
         try:
             step()
-        except OSError as error:
-            logger.warning("the recording {} ends: {}", file.path, error.strerror or error)
+        except Exception as error:  # a disk's, or what no JSON can be made of; the thread is everybody's
+            logger.warning("the recording {} ends: {}", file.path, getattr(error, "strerror", None) or repr(error))
             file.give_up()
         if file.is_ended:
             open_files.discard(file)
@@ -129,21 +133,29 @@ class _File:
         self.is_ended = False  # nothing more is written
         self._folder = folder
         self._lost = 0  # events that found no room in the queue
+        self._queued = 0  # what found room
+        self.taken = 0  # of that, what the thread has taken
         self._file: BinaryIO | gzip.GzipFile | None = None  # None before the header, and after the end
         self._bytes = self._events = 0  # written so far
         self._is_full = False
         self._is_over = False  # the conversation has ended; what is queued is still written
-        self._flushed = 0.0  # monotonic time
 
     def put(self, event: Event) -> None:
         """See `Sink.put`."""
-        if not self.is_ended and not self._folder.put(self, event):
+        if not self.is_ended and not self.queue(event):
             self._lost += 1
 
     def end(self) -> None:
         """See `Sink.end`. Where it finds no room, the thread notices when it has caught up."""
         self._is_over = True
-        self._folder.put(self, None)
+        self.queue(None)
+
+    def queue(self, what: Event | Recording | None) -> bool:
+        """Queue something for the thread; False if there is no room."""
+        if not self._folder.put(self, what):
+            return False
+        self._queued += 1
+        return True
 
     def write(self, what: Event | Recording | None, max_bytes: int) -> None:
         """Write one event, the header, or (None) the end. Raises OSError."""
@@ -158,12 +170,10 @@ class _File:
         else:
             self._events += 1
             self._line(event_line(packed(what)))
-            if time.monotonic() - self._flushed > FLUSH_S:
-                self.flush()
 
     def catch_up(self) -> None:
-        """Nothing of it is queued any more: flush, or end if its end found no room. Raises OSError."""
-        if self._is_over:
+        """Flush; or end, if its end found no room and nothing of it is queued any more. Raises OSError."""
+        if self._is_over and self.taken == self._queued:
             self.finish("full" if self._is_full else "over")
         else:
             self.flush()
@@ -182,7 +192,6 @@ class _File:
 
     def flush(self) -> None:
         """Bring what was written to the disk's care."""
-        self._flushed = time.monotonic()
         if self._file is not None:
             self._file.flush()
 
