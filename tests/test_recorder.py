@@ -16,7 +16,7 @@ import pytest
 from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
 
 from leibniz_voice.bots.cli.loading import load_bot
-from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
+from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.testing import (
@@ -35,6 +35,7 @@ from leibniz_voice.pipeline.testing import (
 )
 from leibniz_voice.pipeline.testing.differences import decisions_of, differences, drift_s
 from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
+from leibniz_voice.pipeline.testing.settings import settings_of
 from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
@@ -254,6 +255,33 @@ def test_an_event_that_is_no_json_ends_that_recording_only(tmp_path):
     run_offline(folder.records(build), interrupts)
     folder.close()
     assert Recording.load(next(tmp_path.glob("offline-*"))).end == "over"
+
+
+class Caller(Processor):
+    """Asks a service, as a user's own processor may."""
+
+    def __init__(self, *, auth: str = "", passwd: str = "", header: str = "", host: str = "", bypass: str = "") -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_told"),
+    [
+        ({"auth": "hunter2"}, False),
+        ({"passwd": "hunter2"}, False),
+        ({"header": "Bearer hunter2"}, False),
+        ({"header": "Authorization: basic aHVudGVyMg=="}, False),
+        ({"host": "redis://me:hunter2@db.example:6379/0"}, False),
+        ({"host": "https://db.example/search?limit=3&api_key=hunter2"}, False),
+        ({"host": "https://db.example/search?limit=3"}, True),
+        ({"header": "the bearer of this mail"}, True),
+        ({"bypass": "no"}, True),
+    ],
+)
+def test_a_setting_that_is_a_credential_is_not_recorded(setting, is_told):
+    told = settings_of([Caller(**setting)])["Caller"]
+    assert (next(iter(setting.items())) in told.items()) is is_told
+    assert is_told or "hunter2" not in str(told)
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):

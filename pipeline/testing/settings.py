@@ -30,7 +30,13 @@ PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is 
 }
 ALIASES = {"gate.onset_ms": "gate.confirm_ms"}  # the gate's onset is what confirms
 Value = bool | int | float | str
-_SECRET = re.compile("key|token|secret|password|credential|url|dsn", re.IGNORECASE)  # names of what stays untold
+_SECRET = re.compile(  # names of what stays untold
+    "key|token|secret|password|credential|url|dsn|(?:^|_)(?:auth|authorization|pass|passwd)(?:_|$)", re.IGNORECASE
+)
+_CREDENTIAL = re.compile(  # and values: a URL with a user, a header, a URL with a key in its query
+    r"://\S*@|(?:^|:)\s*(?:bearer|basic)\s+\S+\s*$|[?&][^=&\s]*(?:key|token|secret|pass|auth|sig)[^=&\s]*=",
+    re.IGNORECASE,
+)
 
 
 def settings_of(processors: Sequence[FrameProcessor]) -> dict[str, dict[str, Any]]:
@@ -49,7 +55,11 @@ def _settings(processor: Processor) -> dict[str, tuple[str | None, Any]]:
             found |= {key: (name, each) for key, each in _part_settings(name, value).items()}
         elif isinstance(value, Value) or (value is None and _is_plain(parameter)):
             found[name] = (None, value)
-    return {name: value for name, value in found.items() if name != "name" and not _SECRET.search(name)}
+    return {name: each for name, each in found.items() if name != "name" and not _is_secret(name, each[1])}
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return bool(_SECRET.search(name) or (isinstance(value, str) and _CREDENTIAL.search(value)))
 
 
 def _is_plain(parameter: inspect.Parameter) -> bool:
