@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import wave
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from leibniz_voice.pipeline.frames import BargeInFrame, UserTurnFrame
 from leibniz_voice.pipeline.testing import Call, CallError, Heard, ScriptedSTT, ScriptedVoice
 from leibniz_voice.pipeline.testing.audio import level, silence, speech_like, tone
 from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
+from leibniz_voice.transports.memory import MemoryWire
 
 FALLBACK = {"intent": IntentResult(), "retrieval": RetrievalResult()}
 
@@ -234,3 +236,17 @@ def test_a_script_gives_the_same_recording_each_time():
     first = talk()
     assert len(first) > 100
     assert all(talk() == first for _ in range(3))
+
+
+def test_what_the_memory_wire_keeps_is_bounded_for_audio_alone(monkeypatch):
+    monkeypatch.setattr("leibniz_voice.transports.memory.MAX_MESSAGES", 10)
+
+    async def hears() -> MemoryWire:
+        wire = MemoryWire()
+        for number in range(25):
+            wire.send_audio(bytes([number, 0]))
+        return wire
+
+    wire = asyncio.run(hears())
+    assert wire.log == [("audio", bytes([number, 0])) for number in range(15, 25)]
+    assert len(wire.audio) == 10

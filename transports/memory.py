@@ -29,6 +29,7 @@ class MemoryWire:
         self.log.append(("audio", chunk))
         self.audio_ms += len(chunk) / 2 / self.sample_rate * 1000
         del self.audio[:-MAX_MESSAGES]
+        del self.log[:-MAX_MESSAGES]
         self._wake(is_audio=True)
 
     def send_text(self, message: str | bytes) -> None:
