@@ -45,7 +45,7 @@ class BargeInPolicy:
 
     stance: Stance = Stance.DECIDE  # NEVER and ALWAYS need no further setting
     confidence: float = 0.7  # speech counts above this VAD confidence, 0 to 1
-    pause_confidence: float = 0.35  # the bot pauses above this one already, as many words begin with a hiss
+    pause_confidence: float = 0.2  # the bot pauses above this one already, as many words begin with a hiss
     confirm_ms: float = 250.0  # so much confident speech is an interruption, where nobody tells words
     patient_ms: float = 1200.0  # the same where a recogniser stands in the chain, whose words decide sooner
     verdict_ms: float = 500.0  # so long after the speech are its words awaited, before the bot goes on

@@ -73,7 +73,7 @@ class SileroVAD(Processor):
         onset_ms: int = 64,
         hangover_ms: int = 300,
         preroll_ms: int = 200,
-        hint_threshold: float = 0.35,
+        hint_threshold: float = 0.2,
         quiet_db: float = QUIET_DB,
         model: SpeechModel | None = None,
         name: str | None = None,

@@ -63,10 +63,15 @@ if not os.environ.get("PYTEST_XDIST_WORKER"):
 
 def pytest_configure() -> None:
     os.environ.setdefault("PIPECAT_LOG_LLM_CONTEXT", "off")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
     from loguru import logger
 
     logger.remove()
-    # Found anew for each line, as pytest replaces it for each test: shown with the test that failed, and only then.
+    # A command that the test before ran may log elsewhere. Found anew for each line, as pytest replaces it for each
+    # test: shown with the test that failed, and only then.
     logger.add(lambda line: sys.stderr.write(line), level="INFO", diagnose=False, backtrace=False)
 
 

@@ -14,13 +14,11 @@ from leibniz_voice.pipeline.states import State
 
 NOTHING, PAUSE, RESUME, INTERRUPT = Decision.NOTHING, Decision.PAUSE, Decision.RESUME, Decision.INTERRUPT
 AWAIT = Decision.AWAIT
-POLICY = (
-    BargeInPolicy()
-)  # confidence 0.7, pause at 0.35, confirm 250 ms (1,200 with words), quiet -5.5 dB, faint -25 dB
+POLICY = BargeInPolicy()  # confidence 0.7, pause at 0.2, confirm 250 ms (1,200 with words), quiet -5.5 dB, faint -25 dB
 NEVER, ALWAYS = BargeInPolicy(stance=Stance.NEVER), BargeInPolicy(stance=Stance.ALWAYS)
 
 # Each band of an input, with values inside it and at its edges.
-CONFIDENCES = {"none": (0.0, 0.35), "hint": (0.351, 0.5, 0.7), "sure": (0.701, 1.0)}
+CONFIDENCES = {"none": (0.0, 0.2), "hint": (0.201, 0.5, 0.7), "sure": (0.701, 1.0)}
 LENGTHS = {
     "silent": (0.0, -1.0),
     "short": (0.1, 32.0, 249.9),

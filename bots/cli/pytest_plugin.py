@@ -72,8 +72,8 @@ def call(request: pytest.FixtureRequest, bot: Callable[..., Any]) -> Iterator[Ca
 
 @pytest.fixture
 def recording(call: Call) -> Recording:
-    """What `call` has come to, whenever it is looked at."""
-    return call.recording
+    """What `call` has come to, each time it is looked at."""
+    return _Live(call)  # pyright: ignore[reportReturnType] - it has all that a Recording has
 
 
 @pytest.fixture
@@ -118,6 +118,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.failed and call.excinfo is not None and kit is not None:
         report.sections += kit.timelines_in(call.excinfo.value)
     return report
+
+
+class _Live:
+    """The recording of a call that goes on: a `Recording` does not grow."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call.recording, name)
+
+    def __repr__(self) -> str:
+        return repr(self._call.recording)
 
 
 @functools.cache
