@@ -148,7 +148,7 @@ def curve(chosen: list[Clip], policy: BargeInPolicy, ears: str) -> str:
     others = [o for kind in KINDS[:5] for o in found[kind]]
     whole = 100 * sum(o == "whole" for o, _ in others) / max(1, len(others))
     held = sum(ms for o, ms in others if o == "whole") / max(1, sum(o == "whole" for o, _ in others))
-    return "".join(f"{value:8.0f}" for value in share) + f"{whole:10.1f}{held:12.0f}"
+    return "".join(f"{value:8.0f}" for value in share) + f"{whole:12.1f}{held:12.0f}"
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
           f"pipecat-ai {importlib.metadata.version('pipecat-ai')}, {os.cpu_count()} cores, seed {SEED}, "
           f"half: {options.half}")  # fmt: skip
     print("percent that left the answer whole and resumed (real, unseen: that stopped it); held: mean ms of a pause\n")
-    print(f"{'':<24}" + "".join(f"{kind:>8}" for kind in KINDS) + f"{'first five':>10}{'held, ms':>12}")
+    print(f"{'':<24}" + "".join(f"{kind:>8}" for kind in KINDS) + f"{'first five':>12}{'held, ms':>12}")
     print(f"{'clips':<24}" + "".join(f"{counts[kind]:>8}" for kind in KINDS))
     policies = {"default": BargeInPolicy()}
     policies |= {f"confirm {ms:g} ms": BargeInPolicy(confirm_ms=ms, patient_ms=ms) for ms in options.confirm_ms}
