@@ -3,7 +3,7 @@
  asked .... first token . token . token ........ end of response      each wait of the LLM is bounded, and all of it
     first_token_s   between_tokens_s
  text handed to the voice .... first audio ... audio ... end marker     so is each wait of the voice
-                  first_audio_s             voice_stall_s
+                  first_audio_s             voice_stall_s          and all of them: 30 s and what its text may take
 
 A reply with tool calls has several responses; while a tool runs only the bound of the whole reply counts.
 """
@@ -16,6 +16,8 @@ from enum import Enum
 from .errors import ConfigurationError
 from .frames import ReplyUnspokenFrame, SecondVoiceFrame
 
+SPEECH_S = 30.0  # of any reply's speech, beside what its text may take
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplyBounds:
@@ -26,6 +28,7 @@ class ReplyBounds:
     reply_s: float = 60.0  # from the question to the LLM's last token, tools included
     first_audio_s: float = 3.0  # from the first whole sentence to the voice's first audio
     voice_stall_s: float = 6.0  # between audio, and to the end marker, which trails its audio by up to 3 s
+    voice_s_per_letter: float = 0.5  # of all its speech, and 30 s more; slow speech takes 0.1, or 0.25 per Chinese one
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -41,11 +44,12 @@ class Overdue(Enum):
     REPLY = "the reply was not complete"
     FIRST_AUDIO = "no sound of the voice came"
     AUDIO = "no further sound of the voice came"
+    SPEECH = "the voice did not end"
 
     @property
     def is_voice(self) -> bool:
         """Whether the voice is to blame, not the LLM."""
-        return self in (Overdue.FIRST_AUDIO, Overdue.AUDIO)
+        return self in (Overdue.FIRST_AUDIO, Overdue.AUDIO, Overdue.SPEECH)
 
 
 class ReplyWatch:
@@ -67,6 +71,7 @@ class ReplyWatch:
         self._ended = 0  # responses over
         self._llm_at = now  # when the LLM was asked, or its last token came
         self._handed_at: float | None = None  # when the voice had its first whole sentence; None before
+        self._voiced_at: float | None = None  # when its first audio was noticed; None before
         self._audio_at: float | None = None  # when the newest audio passed the gate; None before the first
 
     @property
@@ -123,6 +128,8 @@ class ReplyWatch:
     def heard(self, audio_at: float) -> None:
         """Audio of this reply passed the gate then."""
         self._audio_at = audio_at
+        if self._voiced_at is None:
+            self._voiced_at = audio_at
 
     def committed(self, now: float) -> None:
         """It was prepared, and its turn is committed: only from now on does anybody wait."""
@@ -136,7 +143,7 @@ class ReplyWatch:
     def stopped(self, now: float) -> None:
         """LLM and voice were told to stop; what is said now starts anew."""
         self._ended, self.calls, self.is_failing = self._asked, set(), True
-        self._handed_at, self._audio_at = None, None
+        self._handed_at, self._voiced_at, self._audio_at = None, None, None
         self._llm_at = now
 
     # -- what is due -------------------------------------------------------------------------------------------
@@ -152,10 +159,11 @@ class ReplyWatch:
             elif not self.calls:
                 due.append((self._llm_at + bounds.between_tokens_s, Overdue.TOKEN))
         if self._has_gate and self._handed_at is not None:
-            if self._audio_at is None:
+            if self._audio_at is None or self._voiced_at is None:
                 due.append((self._handed_at + bounds.first_audio_s, Overdue.FIRST_AUDIO))
             elif self.is_closed:
                 due.append((self._audio_at + bounds.voice_stall_s, Overdue.AUDIO))
+                due.append((self._voiced_at + SPEECH_S + bounds.voice_s_per_letter * len(self.text), Overdue.SPEECH))
         return min(due, key=lambda item: item[0]) if due else None
 
 

@@ -17,7 +17,7 @@ from leibniz_voice.pipeline.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
-from tests.faults import DEAD_S, INSTANTS, KINDS, PIECES, Fault, FaultyBranch, FaultyLLM, FaultyVoice
+from tests.faults import DEAD_S, INSTANTS, KINDS, Fault, FaultyBranch, FaultyLLM, FaultyVoice
 
 SERVICES = ["intent", "retrieval", "llm", "voice"]
 APOLOGY = "Sorry, please ask again."
@@ -29,7 +29,7 @@ BOUNDS_S = {  # service -> (until its first answer, between two, in all) of the 
     "intent": (5.0, 5.0, 5.0),
     "retrieval": (5.0, 5.0, 5.0),
     "llm": (4.0, 3.0, 60.0),
-    "voice": (3.0, 6.0, 6.0 * PIECES),  # its drip is as long as a sentence: only each wait is bounded
+    "voice": (3.0, 6.0, 30.0 + 0.5 * len(ANSWER)),
 }
 
 
@@ -100,7 +100,7 @@ async def barge_in(call: AsyncCall, fault: Fault, within_s: float) -> None:
 
 def fails(service: str, kind: str, instant: str) -> None:
     """A good turn unless it begins with the failure, the failure, and a good turn again."""
-    fault = Fault(kind, instant, is_on=instant in ("before", "resume"), drops=PIECES if service == "voice" else 100)
+    fault = Fault(kind, instant, is_on=instant in ("before", "resume"))
     took: list[float] = []
 
     async def script(call: AsyncCall) -> None:
