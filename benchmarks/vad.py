@@ -7,7 +7,7 @@ Every conversation sends 20 ms blocks of speech-like audio at real time, each at
 sends all at the same moment, the best case for batches. The floor is the feed with nobody listening. Pipecat's analyzer
 is driven as its own `VADController` drives it: one `await analyze_audio(block)` at a time for each conversation. CPU is
 that of the process, in percent of one core for each conversation, floor included; the ratio is given with and without
-it. Runs alternate. Lag: for SileroVAD from each chunk to its result on the loop; for the analyzers of every block, also
+it. "at once" is SileroVAD on a model whose calls wait for nobody (`gather_s=0`). Runs alternate. Lag: for SileroVAD from each chunk to its result on the loop; for the analyzers of every block, also
 of those that complete no chunk, so the two are not the same measure. chunks/call is of the last run, warm-up included.
 `--equal-minutes` compares the batched probabilities of 8 streams with Pipecat's own model, one chunk at a time and
 without its resets, on espeak-ng speech in noise.
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import numpy as np
 import soxr
@@ -32,7 +33,7 @@ from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.frames.frames import InputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection
 
-from leibniz_voice.processors.embedded.silero import shared_model
+from leibniz_voice.processors.embedded.silero import SileroModel, shared_model
 from leibniz_voice.processors.vad import SileroVAD
 from leibniz_voice.processors.vad_analyzer import SileroAnalyzer
 
@@ -107,14 +108,15 @@ def analyzer(kind: type) -> Callable[[list[float]], Hear]:
 
 
 class TimedModel:
-    """The shared model, with a clock on each chunk."""
+    """A model with a clock on each chunk."""
 
-    def __init__(self, lags: list[float]) -> None:
+    def __init__(self, model: SileroModel, lags: list[float]) -> None:
+        self._model = model  # the real one
         self._lags = lags  # ms from submit to callback
 
     def stream(self, sample_rate: int) -> TimedStream:
-        """A stream of the shared model."""
-        return TimedStream(shared_model().stream(sample_rate), self._lags)
+        """A stream of the model."""
+        return TimedStream(self._model.stream(sample_rate), self._lags)
 
 
 class TimedStream:
@@ -141,9 +143,9 @@ class TimedStream:
         self._stream.submit(chunk, answered)
 
 
-def leibniz(lags: list[float]) -> Hear:
+def leibniz(model: SileroModel, lags: list[float]) -> Hear:
     """SileroVAD without neighbours: its own work, not the pipeline's."""
-    vad = SileroVAD(model=TimedModel(lags))
+    vad = SileroVAD(model=TimedModel(model, lags))
 
     async def hear(block: bytes) -> None:
         await vad.queue_frame(InputAudioRawFrame(block, RATE, 1), FrameDirection.DOWNSTREAM)
@@ -154,7 +156,8 @@ def leibniz(lags: list[float]) -> Hear:
 
 WAYS = {
     "floor": floor,
-    "SileroVAD": leibniz,
+    "SileroVAD": None,  # made for each run, as its model is the loop's
+    "at once": None,
     "SileroAnalyzer": analyzer(SileroAnalyzer),
     "Pipecat": analyzer(SileroVADAnalyzer),
 }
@@ -163,9 +166,9 @@ WAYS = {
 async def batch(
     way: str, conversations: int, seconds: float, together: bool = False
 ) -> tuple[float, list[float], float]:
-    """One run, and the mean number of chunks in a call of the shared model."""
-    cpu, lags = await measure(WAYS[way], conversations, seconds, together)
-    model = shared_model()
+    """One run, and the mean number of chunks in a call of the model."""
+    model = SileroModel(gather_s=0) if way == "at once" else shared_model()
+    cpu, lags = await measure(WAYS[way] or partial(leibniz, model), conversations, seconds, together)
     size = model.chunks / model.calls if model.calls else 0.0
     model.close()
     return cpu, lags, size
@@ -245,12 +248,11 @@ def main() -> None:
             p50, p95 = np.percentile(lags[way], [50, 95]) if lags[way] else (0, 0)
             print(f"{n:>4} {way:<15} {np.median(shares[way]):>16.3f} {max(shares[way]):>7.3f} ", end="")
             print(f"{p50:>11.2f} {p95:>7.2f} {sizes[way]:>12.1f}")
-        ours, theirs, feed = (np.median(shares[way]) for way in ("SileroVAD", "Pipecat", "floor"))
-        print(
-            f"     Pipecat / SileroVAD: {theirs / ours:.1f} times the CPU, {(theirs - feed) / (ours - feed):.1f} ",
-            end="",
-        )
-        print("without the floor", flush=True)
+        theirs, feed = (np.median(shares[way]) for way in ("Pipecat", "floor"))
+        for way in ("SileroVAD", "at once"):
+            ours = np.median(shares[way])
+            print(f"     Pipecat / {way}: {theirs / ours:.1f} times the CPU, ", end="")
+            print(f"{(theirs - feed) / (ours - feed):.1f} without the floor", flush=True)
 
 
 if __name__ == "__main__":

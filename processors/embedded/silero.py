@@ -6,7 +6,7 @@
     thread     [ run a1 b1, one row each  ]    [ run c1 ...
 
 With few conversations a call starts at the end of the loop step in which its first chunk came. With more than
-`ALONE_STREAMS` it waits `GATHER_S` for company, 5 ms in the mean: chunks come at random moments, and without it a call
+`ALONE_STREAMS` it waits `gather_s` for company, 5 ms in the mean: chunks come at random moments, and without it a call
 has two or three rows, so that most of its cost is the way to the thread and back. While one runs, chunks gather for the
 next. Several chunks of one stream in a call are run one after the other. A result does not depend on its company.
 
@@ -35,7 +35,8 @@ from .silero_net import CHUNK_SAMPLES, Chunk, Memory, infer, step
 
 BACKLOG_CHUNKS = 312  # 10 s a stream, caught up with in 50 ms; beyond it the oldest chunk is dropped and counted
 ALONE_STREAMS = 6  # open streams up to which no chunk waits: a process with so few has CPU to spare
-GATHER_S = 0.01  # how long the first chunk of a call waits for others; a chunk itself is 32 ms
+CHUNK_S = 0.032
+GATHER_S = 0.01  # how long the first chunk of a call waits for others
 MAX_ROWS = 64  # streams in one call: more is no cheaper per chunk (17 us against 22 at 8) and only later
 MAX_ROUNDS = 4  # chunks of one stream in one call, so that a stream that lags delays the others little
 
@@ -132,13 +133,18 @@ class SileroStream:
 
 
 class SileroModel:
-    """The shared model of one event loop. Get it from `shared_model()`.
+    """The shared model of one event loop. Get it from `shared_model()`, or share one of your own.
 
-    Its thread lives while streams are open. A call in flight is counted in `outside`, so that a loop with virtual time
-    does not jump meanwhile.
+    `gather_s`: how long the first chunk of a call waits for others, with more than `ALONE_STREAMS` conversations; at 0
+    a call takes what came while the last one ran, and nobody waits: half again to twice the CPU. Its thread lives
+    while streams are open. A call in flight is counted in `outside`, so that a loop with virtual time does not jump
+    meanwhile. Raises `ConfigurationError` for a wait below 0 or above a chunk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, gather_s: float = GATHER_S) -> None:
+        if not 0 <= gather_s <= CHUNK_S:
+            raise ConfigurationError(f"gather_s is {gather_s}; give it 0 to {CHUNK_S} seconds, a chunk")
+        self.gather_s = gather_s  # see above
         self.calls = 0  # runs of the thread so far
         self.chunks = 0  # chunks answered so far; by calls, the mean batch
         self.failures = 0  # calls that raised; their chunks count as silence
@@ -178,8 +184,8 @@ class SileroModel:
 
     def _plan(self) -> None:
         loop = asyncio.get_running_loop()
-        if len(self._streams) > ALONE_STREAMS and len(self._ready) < MAX_ROWS:
-            loop.call_later(GATHER_S, self._call)
+        if len(self._streams) > ALONE_STREAMS and len(self._ready) < MAX_ROWS and self.gather_s:
+            loop.call_later(self.gather_s, self._call)
         else:
             loop.call_soon(self._call)
 
