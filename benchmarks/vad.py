@@ -7,8 +7,9 @@ Every conversation sends 20 ms blocks of speech-like audio at real time, each at
 sends all at the same moment, the best case for batches. The floor is the feed with nobody listening. Pipecat's analyzer
 is driven as its own `VADController` drives it: one `await analyze_audio(block)` at a time for each conversation. CPU is
 that of the process, in percent of one core for each conversation, floor included; the ratio is given with and without
-it. "at once" is SileroVAD on a model whose calls wait for nobody (`gather_s=0`). Runs alternate. Lag: for SileroVAD from each chunk to its result on the loop; for the analyzers of every block, also
-of those that complete no chunk, so the two are not the same measure. chunks/call is of the last run, warm-up included.
+it. "at once" is SileroVAD on a model whose calls wait for nobody (`gather_s=0`). Runs alternate. Lag: for SileroVAD
+from each chunk to its result on the loop; for the analyzers of every block, also of those that complete no chunk, so
+the two are not the same measure. chunks/call is of the last run, warm-up included.
 `--equal-minutes` compares the batched probabilities of 8 streams with Pipecat's own model, one chunk at a time and
 without its resets, on espeak-ng speech in noise.
 """
