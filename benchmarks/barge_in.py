@@ -46,6 +46,7 @@ SPEECH_S = 1.3  # of each utterance, at most
 FALSE_ALARMS = 10  # sounds that are no speech, after the onsets
 AFTER_S = 1.0  # listened on after it
 TICK_S = 0.02
+CHUNK = 512  # samples that the detector hears at a time
 
 
 class OurClient(WebSocketClient):
@@ -285,6 +286,7 @@ def split(
         told_s, cut_s = start_s + told_pause.at_s, start_s + told_cut.at_s
         values = (
             audio["at"] - onset,
+            audio["samples"] // CHUNK * CHUNK / RATE - trial["onset_s"],
             chunk["at"] - audio["at"],
             pause["at"] - chunk["at"],
             told_s - pause["at"],
@@ -302,6 +304,7 @@ def split(
 
 STEPS = (
     "detect: onset -> its audio is at the server",
+    "  of it audio: onset -> end of its chunk",
     "model: that -> speech chunk",
     "decide: that -> pause passes the gate",
     "flush: that -> `pause` at the client",

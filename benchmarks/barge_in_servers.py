@@ -60,11 +60,14 @@ async def ours(port: int) -> None:
         print(json.dumps({"at": time.monotonic(), "what": what, **more}))
 
     class BeforeVAD(Processor):
-        """Notes when the audio comes."""
+        """Notes when the audio comes, and how much there was so far."""
+
+        samples = 0
 
         @consumes(InputAudioRawFrame)
-        async def _on_audio(self, frame: Frame, direction: FrameDirection) -> None:
-            note("audio")
+        async def _on_audio(self, frame: InputAudioRawFrame, direction: FrameDirection) -> None:
+            self.samples += len(frame.audio) // 2
+            note("audio", samples=self.samples)
             await self.push_frame(frame, direction)
 
     class AfterVAD(Processor):

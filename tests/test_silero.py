@@ -20,7 +20,7 @@ from pipecat.audio.vad.vad_analyzer import VADParams, VADState
 from leibniz_voice.pipeline import outside
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.processors.embedded import silero
-from leibniz_voice.processors.embedded.silero import shared_model
+from leibniz_voice.processors.embedded.silero import SileroModel, shared_model
 from leibniz_voice.processors.embedded.silero_net import Memory, infer, model_path
 from leibniz_voice.processors.vad_analyzer import SileroAnalyzer
 
@@ -162,6 +162,27 @@ def test_more_streams_than_one_call_holds_are_all_answered():
 
     asyncio.run(ask())
     assert max(heard) - min(heard) < 1e-5
+
+
+@pytest.mark.parametrize(("options", "calls"), [({}, 0), ({"gather_s": 0}, 1)])
+def test_among_many_a_chunk_waits_for_company_unless_told_not_to(options, calls):
+    async def ask():
+        model = SileroModel(**options)
+        streams = [model.stream(16000) for _ in range(silero.ALONE_STREAMS + 1)]
+        streams[0].submit(np.zeros(512, np.int16), lambda _: None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert model.calls == calls
+        await until(lambda: model.chunks == 1)
+        model.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("gather_s", [-0.001, 0.033, float("nan")])
+def test_a_wait_of_more_than_a_chunk_is_refused(gather_s):
+    with pytest.raises(ConfigurationError, match=f"gather_s is {gather_s}; give it 0 to 0.032 seconds"):
+        SileroModel(gather_s=gather_s)
 
 
 def test_a_reset_forgets_before_the_next_chunk_and_not_before_those_submitted():

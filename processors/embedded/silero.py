@@ -136,7 +136,7 @@ class SileroModel:
     """The shared model of one event loop. Get it from `shared_model()`, or share one of your own.
 
     `gather_s`: how long the first chunk of a call waits for others, with more than `ALONE_STREAMS` conversations; at 0
-    a call takes what came while the last one ran, and nobody waits: half again to twice the CPU. Its thread lives
+    a call takes what came while the last one ran, and nobody waits, at 1.5 times the CPU. Its thread lives
     while streams are open. A call in flight is counted in `outside`, so that a loop with virtual time does not jump
     meanwhile. Raises `ConfigurationError` for a wait below 0 or above a chunk.
     """
