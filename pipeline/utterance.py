@@ -19,9 +19,10 @@ from .backchannel import BACKCHANNELS, is_backchannel
 from .given import Given
 from .resume import Resumption
 from .states import State
-from .words import beyond
+from .words import beyond, newest
 
 BEHIND_S = 0.02  # after the end of a reply, before a turn that waited for it
+MAX_CHARS = 16_000  # of one turn, twenty minutes of speech: all of it is told and stored with every further word
 UNCLEAR = "(unclear)"  # stands in the buffer for speech that the recogniser could not read
 
 
@@ -180,8 +181,7 @@ class Utterance(Given):
         else:
             self.pending = ""
             self.finals.append(text)
-            if len(self.finals) > self._max_fragments:  # an endless turn: fold the oldest, lose nothing
-                self.finals[:2] = [" ".join(self.finals[:2])]
+            self._bound()
         actions.append(Words(self.fragments, is_final))
         after = self._after_words(is_final, now)
         return actions + (after or (self._guess() if is_stable else []))
@@ -231,6 +231,7 @@ class Utterance(Given):
         self._put_back = 0 if was_heard else len(self._answered)
         if not was_heard:
             self.finals[:0] = self._answered
+            self._bound()
         self._answered = []
         self.state = State.LISTENING
         self._is_reopened = True
@@ -254,6 +255,15 @@ class Utterance(Given):
         return [] if self.fragments else self._discard("no_words")
 
     # -- steps -------------------------------------------------------------------------------------------------
+
+    def _bound(self) -> None:
+        """Of an endless turn, fold the oldest fragments, and forget what is older than `MAX_CHARS`."""
+        if len(self.finals) > self._max_fragments:
+            self.finals[:2] = [" ".join(self.finals[:2])]
+            self._put_back -= self._put_back > 1
+        kept = newest(self.finals, MAX_CHARS)
+        self._put_back = max(0, self._put_back - (len(self.finals) - len(kept)))
+        self.finals = kept
 
     def _text(self) -> str:
         return " ".join(self.fragments)
@@ -300,7 +310,7 @@ class Utterance(Given):
 
     def _join(self, text: str) -> list[Action]:
         self.pending, self.deadline = "", None  # the final replaces it
-        self._answered.append(text)
+        self._answered = newest([*self._answered, text], MAX_CHARS)
         return [Committed(" ".join(self._answered), is_joined=True)]
 
     def _commit(self) -> list[Action]:
@@ -314,7 +324,7 @@ class Utterance(Given):
             self._clear()
             return [Words((), True)]
         if self.state is State.THINKING:  # nothing of the old answer was heard, so its question still stands
-            fragments = self._answered + fragments
+            fragments = newest(self._answered + fragments, MAX_CHARS)
         self._clear()
         self._answered = fragments
         self.state = State.THINKING

@@ -17,7 +17,20 @@ def beyond(start: str, text: str) -> str | None:
     begun, words = key_of(start).split(), key_of(text).split()
     if words[: len(begun)] != begun:
         return None
-    parts = text.split()
-    while len(key_of(" ".join(parts)).split()) > len(words) - len(begun):
-        parts.pop(0)
-    return " ".join(parts)
+    parts, left, at = text.split(), len(words), 0
+    while left > len(words) - len(begun):
+        left -= len(key_of(parts[at]).split())
+        at += 1
+    return " ".join(parts[at:])
+
+
+def newest(fragments: list[str], most: int) -> list[str]:
+    """The last `most` characters of `fragments`, from a word on if there is one; the fragments before are left out."""
+    over, kept = sum(map(len, fragments)) - most, fragments
+    while over > 0:
+        first, kept = kept[0], kept[1:]
+        rest = first[over:]
+        over -= len(first)
+        if rest:
+            kept = [rest.partition(" ")[2] or rest, *kept]
+    return kept
