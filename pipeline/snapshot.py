@@ -125,14 +125,28 @@ def parse(fields: Mapping[str, str]) -> ConversationFields:
 
 
 def trim_history(history: list[dict[str, Any]], limit: int = HISTORY_BYTES) -> list[dict[str, Any]]:
-    """The newest messages whose JSON list takes at most `limit` bytes."""
+    """The newest messages whose JSON list takes at most `limit` bytes; of one that alone takes more, the beginning."""
     left = limit - len("[]")
     for index in range(len(history) - 1, -1, -1):
-        left -= len(to_json(history[index], "{}").encode())
+        left -= _size_of(history[index])
         if left < 0:
-            return history[index + 1 :]
+            return history[index + 1 :] or [_shortened(history[index], limit - len("[]"))]
         left -= len(", ")
     return history
+
+
+def _shortened(message: dict[str, Any], limit: int) -> dict[str, Any]:
+    """A message of at most `limit` bytes: what was generated gives way first, then what was heard of it."""
+    message = dict(message)
+    for name in ("text", "heard"):
+        over = _size_of(message) - limit
+        if over > 0:  # a byte of the text is at least one of its JSON
+            message[name] = str(message.get(name, "")).encode("utf-8", "replace")[:-over].decode("utf-8", "ignore")
+    return message
+
+
+def _size_of(message: dict[str, Any]) -> int:
+    return len(to_json(message, "{}").encode())
 
 
 def to_json(value: object, empty: str) -> str:

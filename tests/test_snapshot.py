@@ -113,7 +113,22 @@ def test_history_keeps_the_newest_messages_within_8_kib():
     assert len(stored.encode()) <= HISTORY_BYTES
     assert kept == history[-len(kept) :]
     assert len(trim_history(history)) == len(kept) == 7
-    assert trim_history([{"text": "x" * 9000}]) == []
+
+
+@pytest.mark.parametrize("sign", ["x", "ü", "\n", "\U0001f600"])
+def test_a_long_answer_that_was_cut_stays_in_the_history_with_what_was_heard(sign):
+    """Its text gives way; what was heard of it does only if it is too long by itself."""
+    old = {"turn_id": 1, "text": "Yes.", "heard": "Yes.", "interrupted": False}
+    long = {"turn_id": 2, "text": sign * 9000, "heard": "Once upon", "interrupted": True}
+    stored = ConversationFields(history=[old, long]).to_fields()["history"]
+    (kept,) = json.loads(stored)
+    assert len(stored.encode()) <= HISTORY_BYTES
+    assert (kept["turn_id"], kept["heard"], kept["interrupted"]) == (2, "Once upon", True)
+    assert sign * 9000 != kept["text"] == sign * len(kept["text"])
+    (kept,) = trim_history([{**long, "heard": "x" * 9000}])
+    assert len(json.dumps([kept], ensure_ascii=False).encode()) <= HISTORY_BYTES
+    assert kept["heard"]
+    assert long["text"] == sign * 9000  # the memory of the conversation keeps all
 
 
 def test_words_that_utf8_or_json_cannot_hold_do_not_stop_the_rest():
