@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+import pipecat.frames.protobufs.frames_pb2 as wire
 import pytest
 import websockets
 from hypothesis import given, settings
@@ -152,6 +154,8 @@ def test_what_is_no_frame_is_answered_by_an_error() -> None:
                 assert (await client.until("error"))["data"]["fatal"] is False
             await client.say("dance")
             assert "unknown_type" in (await client.until("error"))["data"]["error"]
+            await socket.send(wire.Frame(message=wire.MessageFrame(data='{"type":[]}')).SerializeToString())
+            assert "bad_field" in (await client.until("error"))["data"]["error"]
             frame = OutputAudioRawFrame(audio=bytes(640), sample_rate=44100, num_channels=1)
             await client.send(frame)
             assert "rate_mismatch" in (await client.until("error"))["data"]["error"]
@@ -164,3 +168,18 @@ def test_what_is_no_frame_is_answered_by_an_error() -> None:
 def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes | str) -> None:
     with contextlib.suppress(ProtocolError):
         RtviDialect().decode(data)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["client-ready", "send-text", "1.0"]) | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["content", "version"]), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["type", "id", "data", "label"]), JSON))
+def test_anything_shaped_like_a_message_is_one_or_a_protocol_error(fields: dict[str, Any]) -> None:
+    message = wire.Frame(message=wire.MessageFrame(data=json.dumps(fields)))
+    with contextlib.suppress(ProtocolError):
+        RtviDialect().decode(message.SerializeToString())

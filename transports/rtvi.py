@@ -88,6 +88,8 @@ class RtviDialect:
     def _message_of(self, text: str) -> ClientMessage:
         fields = protocol.parse(text)
         kind, data = fields.get("type"), fields.get("data")
+        if not isinstance(kind, str):
+            raise ProtocolError("bad_field", "`type` must be a string.")
         data = data if isinstance(data, dict) else {}
         if kind == "client-ready":
             self._ready_id = str(fields.get("id", ""))[:64]
@@ -98,7 +100,7 @@ class RtviDialect:
             return protocol.Typed(text=self._text(data.get("content")))
         if kind in _IGNORED:
             return protocol.Ping()
-        raise ProtocolError("unknown_type", f"There is no message of type {str(kind)[:40]!a}.")
+        raise ProtocolError("unknown_type", f"There is no message of type {kind[:40]!a}.")
 
     def _text(self, text: Any) -> str:
         if not isinstance(text, str) or len(text) > protocol.MAX_TEXT_CHARS:
