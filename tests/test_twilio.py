@@ -335,6 +335,8 @@ def test_a_mark_that_comes_back_says_what_was_played() -> None:
     mark = json.loads(str(dialect().mark(7, 400.0)))
     assert mark == {"event": "mark", "streamSid": STREAM, "mark": {"name": "7:400"}}
     assert dialect().decode(json.dumps({**mark, "sequenceNumber": "9"})) == Ack(turn=7, played_ms=400.0)
+    ms = "1764145000001:400"  # begun without its store, a conversation counts its turns from unix ms on
+    assert dialect().decode(json.dumps({**mark, "mark": {"name": ms}})) == Ack(turn=1764145000001, played_ms=400.0)
     assert dialect().decode('{"event":"mark","mark":{"name":"somebody else\'s"}}') == Ping()
 
 

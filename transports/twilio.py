@@ -33,6 +33,7 @@ from .mulaw import decode_mulaw, encode_mulaw
 from .protocol import ClientMessage
 
 RATE = 8_000  # Hz, both ways
+_TURN_DIGITS = len(str(protocol.MAX_TURN))  # a conversation begun without its store counts from unix ms on
 _FORMAT = ("audio/x-mulaw", RATE, 1)
 
 
@@ -168,7 +169,7 @@ def _audio_of(media: Mapping[str, Any]) -> ClientMessage | bytes:
 
 def _position(name: Any) -> ClientMessage:
     turn, _, played_ms = str(name).partition(":")
-    if not (turn.isdecimal() and played_ms.isdecimal() and len(turn) < 10 and len(played_ms) < 10):
+    if not (turn.isdecimal() and played_ms.isdecimal() and len(turn) <= _TURN_DIGITS and len(played_ms) < 10):
         return protocol.Ping()  # somebody else's mark
     return protocol.Ack(turn=int(turn), played_ms=float(played_ms))
 
