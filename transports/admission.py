@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
@@ -68,10 +69,15 @@ def subprotocols_in(headers: Headers) -> list[str]:
 
 
 class Origins:
-    """Exact origins that may talk to the server, besides its own and loopback; `*` is all."""
+    """Exact origins that may talk to the server, besides its own and loopback; `*` is all.
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
+    A server that anybody on this machine may talk to (not `trusts_host`) takes for its own only an address, no name: a
+    page of evil.example could have its name resolved to 127.0.0.1, and would then be of the server's own origin.
+    """
+
+    def __init__(self, allowed: Sequence[str] = (), *, trusts_host: bool = True) -> None:
         self._allowed = frozenset(allowed)
+        self._trusts_host = trusts_host  # tokens are asked for, or nobody minds
 
     def allows(self, origin: str, host: str) -> bool:
         """Whether a browser page of `origin` may talk to this server, reached as `host`."""
@@ -82,7 +88,17 @@ class Origins:
             name = parts.hostname
         except ValueError:
             return False
-        return parts.scheme in ("http", "https") and (parts.netloc == host or name in _LOOPBACK)
+        if parts.scheme not in ("http", "https") or name is None:
+            return False
+        return name in _LOOPBACK or (parts.netloc == host and (self._trusts_host or _is_address(name)))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Door:

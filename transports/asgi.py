@@ -55,7 +55,7 @@ class AsgiApp:
         self._limits = limits or Limits()
         self._takes_all = insecure or key is not None  # else loopback only
         self._reception = Reception(build, store=store, key=key, limits=self._limits, lead_ms=lead_ms)
-        self._handshake = Handshake(self._reception, origins=origins)
+        self._handshake = Handshake(self._reception, origins=origins, trusts_host=self._takes_all)
         self._is_started = False  # between start and stop
 
     async def __aenter__(self) -> AsgiApp:
@@ -98,7 +98,7 @@ class AsgiApp:
         request = _request_of(scope)
         client = (scope.get("client") or ("unix", 0))[0]
         if self._takes_all or client in LOOPBACK:
-            response, has_token = await self._handshake.answer(request)
+            response, has_token = await self._handshake.answer(request, client)
         else:
             response, has_token = refusal(HTTPStatus.UNAUTHORIZED, WITHOUT_SECRET), False
         if scope["type"] == "http":

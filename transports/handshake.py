@@ -11,7 +11,7 @@ from websockets.http11 import Request, Response
 
 from .admission import Origins, subprotocols_in, token_in
 from .dialect import Dialect, JsonDialect
-from .http import PIPECAT_PATH, TWILIO_PATH, Routes, query_of, refusal, session_id_of
+from .http import PIPECAT_PATH, TWILIO_PATH, Routes, path_of, query_of, refusal, session_id_of
 from .reception import Reception
 from .rtvi import RtviDialect
 from .tokens import TokenRefused
@@ -22,19 +22,19 @@ ONCE = ("Origin", "Host", "Upgrade", "Authorization")  # headers of which a seco
 
 
 class Handshake:
-    """Judges requests by path, origin and token, for one `Reception`."""
+    """Judges requests by path, origin and token, for one `Reception`. `trusts_host`: see `Origins`."""
 
-    def __init__(self, reception: Reception, *, origins: Sequence[str] = ()) -> None:
+    def __init__(self, reception: Reception, *, origins: Sequence[str] = (), trusts_host: bool = True) -> None:
         self._reception = reception
         self._tokens = reception.tokens
         self._routes = Routes(
-            origins=Origins(origins),
+            origins=Origins(origins, trusts_host=trusts_host),
             health=reception.whole_health,
             metrics=reception.metrics,
             unready=reception.unready,
         )
 
-    async def answer(self, request: Request) -> tuple[Response | None, bool]:
+    async def answer(self, request: Request, address: str) -> tuple[Response | None, bool]:
         """Return the response, or None where a WebSocket may be opened; and whether it brought a token, now used."""
         twice = next((name for name in ONCE if len(request.headers.get_all(name)) > 1), None)
         if twice is not None:
@@ -45,12 +45,14 @@ class Handshake:
         origin = request.headers.get("Origin")
         if self._reception.is_draining:
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin), False
-        if request.path.startswith(TWILIO_PATH):
+        if path_of(request.path) == TWILIO_PATH:
             return None, False  # its `start` names the session, so its token is judged only then
-        is_pipecat = request.path.startswith(PIPECAT_PATH)
+        is_pipecat = path_of(request.path) == PIPECAT_PATH
         token = token_in(request.headers) or (query_of(request.path, "token") or None if is_pipecat else None)
         if token is None or self._tokens.is_open:
             return None, False
+        if self._reception.crowded(address) is not None:
+            return None, False  # it is told so as soon as it is open, and its token is good for the next try
         try:
             await self._tokens.admit(token, session_id_of(request.path))
         except TokenRefused as error:
@@ -65,8 +67,8 @@ def subprotocol_of(offered: Sequence[str]) -> str | None:
 
 def dialect_of(path: str, headers: Headers) -> Dialect:
     """How a connection is spelled, by its path and subprotocols."""
-    if path.startswith(PIPECAT_PATH):
+    if path_of(path) == PIPECAT_PATH:
         return RtviDialect()
-    if path.startswith(TWILIO_PATH):
+    if path_of(path) == TWILIO_PATH:
         return TwilioDialect()
     return DIALECTS[subprotocol_of(subprotocols_in(headers)) or JsonDialect.subprotocol]()

@@ -21,7 +21,7 @@ from .protocol import is_session_id
 PATH = "/orchestrate"  # our JSON and PCM, or whatever the subprotocol says
 PIPECAT_PATH = "/pipecat"  # protobuf and RTVI, for Pipecat's own clients
 TWILIO_PATH = "/twilio"  # media streams; the session is named in their first message
-_CONSOLE = files(__package__ or __name__) / "console"
+_PAGES = {file.name: file for file in (files(__package__ or __name__) / "console").iterdir() if file.is_file()}
 _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -31,6 +31,11 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+
+
+def path_of(target: str) -> str:
+    """Return the path of a request's target, which may be a whole URL (RFC 9112, section 3.2.2)."""
+    return urlsplit(target).path
 
 
 def query_of(path: str, name: str) -> str:
@@ -92,10 +97,11 @@ class Routes:
         if path == "/metrics":
             return _response(HTTPStatus.OK, await self._metrics(), CONTENT_TYPE_LATEST, origin)
         name = "index.html" if path == "/" else path.removeprefix("/")
-        file = _CONSOLE / name
-        if "/" in name or "\0" in name or name.startswith(".") or not file.is_file():
+        if name not in _PAGES:
             return _response(HTTPStatus.NOT_FOUND, "Nothing here. Try /, /health, /ready or /metrics.\n", origin=origin)
-        return _response(HTTPStatus.OK, file.read_bytes(), mimetypes.guess_type(name)[0] or "text/plain", origin)
+        return _response(
+            HTTPStatus.OK, _PAGES[name].read_bytes(), mimetypes.guess_type(name)[0] or "text/plain", origin
+        )
 
 
 def refusal(status: HTTPStatus, sentence: str, origin: str | None = None) -> Response:

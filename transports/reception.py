@@ -27,6 +27,7 @@ from .peers import Peers
 from .protocol import CloseCode
 from .spent import SpentTokens
 from .store_memory import MemoryStore
+from .store_redis import RedisStore
 from .tokens import TokenKey
 from .turnstile import Turnstiles
 from .twilio import TwilioDialect, answer
@@ -122,12 +123,21 @@ class Reception:
         return "overloaded" if self._watchdog.is_overloaded else ""
 
     async def whole_health(self) -> dict[str, Any]:
-        """`health` of all workers."""
+        """`health` of all workers, now."""
+        if isinstance(self._store, RedisStore):
+            await self._store.ping()  # nobody may have asked it anything for hours
         return await self._peers.health(self.health()) if self._peers is not None else self.health()
 
     async def metrics(self) -> bytes:
         """What `/metrics` answers, of all workers: Prometheus' text format."""
         return await self._peers.metrics() if self._peers is not None else generate_latest()
+
+    def crowded(self, address: str) -> CloseCode | None:
+        """The close code that a further client of `address` would get now; None while there is room for it."""
+        if self._places >= self._limits.connections:
+            return CloseCode.FULL
+        is_too_many = self._by_address[address] >= self._limits.connections_per_address
+        return CloseCode.TOO_MANY if is_too_many else None
 
     async def host(
         self, socket: ClientSocket, *, session_id: str, address: str, dialect: Dialect, has_token: bool = False
@@ -136,13 +146,12 @@ class Reception:
 
         `has_token`: its token was taken before; else its `hello` must bring one, where one is needed.
         """
-        if self._places >= self._limits.connections:
-            REFUSED.labels("full").inc()
-            await socket.close(CloseCode.FULL, "full")
-            return
-        if self._by_address[address] >= self._limits.connections_per_address:
-            REFUSED.labels("per_address").inc()
-            await socket.close(CloseCode.TOO_MANY, "too many connections from this address")
+        crowded = self.crowded(address)
+        if crowded is not None:
+            REFUSED.labels("full" if crowded is CloseCode.FULL else "per_address").inc()
+            await socket.close(
+                crowded, "full" if crowded is CloseCode.FULL else "too many connections from this address"
+            )
             return
         self._places += 1
         self._by_address[address] += 1

@@ -7,6 +7,7 @@ is never left in doubt for longer than its deadline (redis-py's defaults take 3.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -36,7 +37,8 @@ from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
 
 _VERDICTS = {outcome.value.encode(): outcome for outcome in (Outcome.STORED, Outcome.STALE, Outcome.FENCED)}
 _BOOKKEEPING = frozenset({"owner", "epoch", "sequence", "logged"})
-_CLAIMS_AT_ONCE = 8
+_ASKED_AT_ONCE = 8
+PING_S = 1.0  # a sign of life that is younger is not asked for again
 
 
 class RedisServer(Protocol):
@@ -70,8 +72,8 @@ class RedisStore:
         server: RedisServer | None = None,
     ) -> None:
         self.healthy = False  # whether the last thing asked was answered; False before the first
-        # Claims open sockets, the writes one, and one to spare. Lazy: opens none by itself.
-        self._client = connect(url, timeout_s=timeout_s, max_connections=_CLAIMS_AT_ONCE + 2)
+        # Those who are asked for at once open sockets, the writes one, a ping one. Lazy: opens none by itself.
+        self._client = connect(url, timeout_s=timeout_s, max_connections=_ASKED_AT_ONCE + 2)
         self._is_cluster = isinstance(self._client, RedisCluster)
         self._name = without_password(url)  # for logs
         self._timeout_s = timeout_s  # seconds for connecting, and for one answer
@@ -80,7 +82,8 @@ class RedisStore:
         self._damaged_ttl_ms = round(damaged_ttl_s * 1000)  # lifetime of a hash put aside
         self._log_length = log_length  # lines of the transition log, about
         self._server = server  # started and stopped with the store; None if somebody else runs it
-        self._claims = asyncio.Semaphore(_CLAIMS_AT_ONCE)  # bounds the sockets that claims open
+        self._turns = asyncio.Semaphore(_ASKED_AT_ONCE)  # bounds the sockets that claims and tokens open
+        self._asked_at = -math.inf  # monotonic time of the last question
         self._ahead_us = 0  # the server's clock minus ours, as of its last claim
         self._newest_epoch = 0  # the highest epoch seen
 
@@ -121,7 +124,7 @@ class RedisStore:
         """See `StateStore.claim`. A hash that cannot be read is kept aside as `{session:<id>}:damaged:<us>`."""
         key = session_key(session_id)
         timeout_s = self._claim_timeout_s if self.healthy else self._claim_timeout_s / 4
-        async with self._asking(timeout_s), self._claims:
+        async with self._asking(timeout_s), self._turns:
             aside = damaged_key(session_id, _now_us())
             reply = await self._claim_once(key, aside, owner, timeout_s)
             if reply[0] == b"late":  # our clocks differ by more than the limit; now the difference is known
@@ -159,9 +162,17 @@ class RedisStore:
     async def spend(self, name: str, ttl_s: float) -> bool:
         """Remember `name` (of a token) for `ttl_s`; False if it was there. Raises StoreError without an answer."""
         key = f"leibniz:spent:{name}"
-        async with self._asking(self._timeout_s):
+        async with self._asking(self._timeout_s), self._turns:
             reply = await self._client.execute_command("SET", key, b"1", "NX", "PX", round(ttl_s * 1000))
         return reply is not None
+
+    async def ping(self) -> None:
+        """Let `healthy` be true of now, give or take a second. Never raises."""
+        if time.monotonic() - self._asked_at < PING_S:
+            return
+        with suppress(StoreError):
+            async with self._asking(self._timeout_s):
+                await self._client.ping()
 
     async def _claim_once(self, key: str, aside: str, owner: str, timeout_s: float) -> list[Any]:
         deadline = _now_us() + self._ahead_us + round(timeout_s * 1e6)
@@ -223,6 +234,7 @@ class RedisStore:
     async def _asking(self, timeout_s: float) -> AsyncIterator[None]:
         """A request to the server: bounded, counted as outside (no virtual clock jumps), its errors ours."""
         outside.enter()
+        self._asked_at = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
                 yield

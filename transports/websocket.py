@@ -61,7 +61,7 @@ class WebSocketServer:
         self._limits = limits or Limits()
         self._is_shared = peers is not None  # other workers listen on the port too
         self._reception = Reception(build, store=store, key=key, limits=self._limits, lead_ms=lead_ms, peers=peers)
-        self._handshake = Handshake(self._reception, origins=origins)
+        self._handshake = Handshake(self._reception, origins=origins, trusts_host=insecure or key is not None)
         self._trust_proxy = trust_proxy  # the address is the last of X-Forwarded-For
         self._door = Door(self._limits, is_behind_proxy=trust_proxy)  # counts sockets
         self._server: Server | None = None  # None until `start`
@@ -151,7 +151,8 @@ class WebSocketServer:
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         shared_ticker().catch_up()  # a hundred may ask in the same step
-        response, connection.has_token = await self._handshake.answer(request)  # type: ignore[attr-defined] # guarded
+        assert isinstance(connection, GuardedConnection)
+        response, connection.has_token = await self._handshake.answer(request, self._address_of(connection, request))
         return response
 
     async def _serve(self, socket: ServerConnection) -> None:
@@ -160,15 +161,14 @@ class WebSocketServer:
         await self._reception.host(
             WebSocketsSocket(socket),
             session_id=session_id_of(socket.request.path),
-            address=self._address_of(socket),
+            address=self._address_of(socket, socket.request),
             dialect=dialect_of(socket.request.path, socket.request.headers),
             has_token=socket.has_token,
         )
 
-    def _address_of(self, socket: GuardedConnection) -> str:
-        assert socket.request is not None
+    def _address_of(self, socket: GuardedConnection, request: Request) -> str:
         if self._trust_proxy:
-            forwarded = ",".join(socket.request.headers.get_all("X-Forwarded-For"))
+            forwarded = ",".join(request.headers.get_all("X-Forwarded-For"))
             return forwarded.rpartition(",")[2].strip() or socket.address
         return socket.address
 
