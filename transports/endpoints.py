@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import soxr
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
@@ -53,23 +51,12 @@ from ..pipeline.states import State
 from . import protocol
 from .dialect import Dialect, JsonDialect, Spelled
 from .pacing import Playout
+from .resampler import ReplyResampler, Resampler
 from .ticker import Ticker, shared_ticker
 from .wire import Wire
 
 MARK_MS = 200.0  # of audio between two marks, for clients that are asked how far they have played
 PIPELINE_RATE = 16_000  # Hz inside the pipeline; other client rates are resampled at its ends
-
-
-class Resampler:
-    """Streams PCM16 mono from one rate to another; returns it unchanged when they are the same."""
-
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        self._stream = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16")
-
-    def __call__(self, pcm: bytes) -> bytes:
-        if self._stream is None:
-            return pcm
-        return self._stream.resample_chunk(np.frombuffer(pcm, np.int16)).tobytes()
 
 
 class ClientInput(Processor):
@@ -140,7 +127,7 @@ class ClientOutput(Processor):
         self._ticker: Ticker | None = None  # set while something plays or waits to
         self._resample = Resampler(PIPELINE_RATE, PIPELINE_RATE)  # to the client's rate
         self._rate = PIPELINE_RATE  # the client's
-        self._from_rates: dict[int, Resampler] = {}  # voice's rate -> resampler to the pipeline's rate
+        self._from_voice = ReplyResampler(PIPELINE_RATE)  # from the voices' rates
         self._marker = 0  # turn of the reply that came last
         self._turn_id = 0  # the newest turn of the state machine
         self._sounding: int | None = None  # the turn whose audio is being sent
@@ -184,12 +171,10 @@ class ClientOutput(Processor):
 
     @consumes(OutputAudioRawFrame)
     async def _on_audio(self, frame: Any, direction: FrameDirection) -> None:
-        pcm = frame.audio
-        if frame.sample_rate != PIPELINE_RATE:
-            resample = self._from_rates.setdefault(frame.sample_rate, Resampler(frame.sample_rate, PIPELINE_RATE))
-            pcm = resample(pcm)
         turn_id = getattr(frame, "turn_id", None)
-        self._playout.push_audio(self._marker if turn_id is None else turn_id, pcm, getattr(frame, "words", ()))
+        turn_id = self._marker if turn_id is None else turn_id
+        pcm = self._from_voice(turn_id, frame.audio, frame.sample_rate, frame.num_channels)
+        self._playout.push_audio(turn_id, pcm, getattr(frame, "words", ()))
         self._play()
 
     @consumes(TTSTextFrame)
@@ -205,8 +190,7 @@ class ClientOutput(Processor):
                 self.say(self._spell.response_text(turn=turn_id, text=text, final=final))
         self._texts = [text for text in self._texts if text[0] != frame.turn_id]
         self.say(self._spell.error("voice_failed", f"The reply could not be spoken: {frame.reason}."))
-        self._playout.end(frame.turn_id)
-        self._play()
+        self._end_reply(frame.turn_id)
 
     @consumes(ReplyStartedFrame)
     async def _on_reply_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
@@ -218,7 +202,12 @@ class ClientOutput(Processor):
 
     @consumes(ReplyEndedFrame)
     async def _on_reply_ended(self, frame: ReplyEndedFrame, direction: FrameDirection) -> None:
-        self._playout.end(frame.turn_id)
+        self._end_reply(frame.turn_id)
+
+    def _end_reply(self, turn_id: int) -> None:
+        if rest := self._from_voice.flush(turn_id):
+            self._playout.push_audio(turn_id, rest)
+        self._playout.end(turn_id)
         self._play()
 
     @consumes(PlaybackPauseFrame)
@@ -323,11 +312,14 @@ class ClientOutput(Processor):
             self._ticker = None
 
     def _tick(self, now: float) -> None:
-        chunks = self._playout.take(now)
+        chunks, turn_id = self._playout.take(now), self._playout.turn_id
+        if turn_id != self._sounding:
+            self._resample.forget()
         for chunk in chunks:
             if pcm := self._resample(chunk):  # a resampler keeps its first samples for a while
                 self._wire.send_audio(self._spell.audio(pcm, self._rate))
-        turn_id = self._playout.turn_id
+        if self._playout.is_sent and (rest := self._resample.flush()):
+            self._wire.send_audio(self._spell.audio(rest, self._rate))
         if chunks and turn_id is not None:
             self._mark(turn_id, self._playout.sent_ms)
         if chunks and turn_id != self._sounding:
