@@ -45,18 +45,27 @@ class Echo(Processor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = b""
+        self.last: ReplyAudioFrame | None = None
 
     @consumes(ReplyAudioFrame)
     async def _on_audio(self, frame: ReplyAudioFrame, direction: FrameDirection) -> None:
-        self.last = frame.audio
+        self.last = frame
         await self.push_frame(frame, direction)
 
     @consumes(ReplyStartedFrame)
     async def _on_start(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
         if self.last:
-            await self.push_frame(OutputAudioRawFrame(self.last, 16_000, 1))
+            await self.push_frame(OutputAudioRawFrame(self.last.audio, self.last.sample_rate, 1))
+
+
+class HighVoice(ScriptedVoice):
+    """Speaks at 24 kHz, as most voices of a cloud do, which is resampled behind the gate."""
+
+    async def push_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        if isinstance(frame, ReplyAudioFrame):
+            frame.sample_rate = 24_000
+        await super().push_frame(frame, direction)
 
 
 class Forgetful(Processor):
@@ -96,6 +105,7 @@ class Endless(Processor):
 
 BROKEN = {
     "stale": {"after": [Echo]},
+    "stale at 24 kHz": {"after": [Echo], "voice": HighVoice},
     "lost": {"before": [Forgetful]},
     "wedged": {"after": [NeverPlayed]},
     "illegal": {"after": [Jumper]},
@@ -103,7 +113,7 @@ BROKEN = {
 }
 
 
-def broken(before: Any = (), after: Any = ()) -> Any:
+def broken(before: Any = (), after: Any = (), voice: type[ScriptedVoice] = ScriptedVoice) -> Any:
     """The parrot with a user's own processors in front of its answers, or behind its gate."""
 
     def build(session: Session) -> Pipeline:
@@ -114,7 +124,7 @@ def broken(before: Any = (), after: Any = ()) -> Any:
                 *(kind() for kind in before),
                 Parallel({"intent": say, "retrieval": echo_words}, fallback=FALLBACK),
                 Responder(templates={"say": "{context}"}),
-                ScriptedVoice(chunks_per_sentence=50),
+                voice(chunks_per_sentence=50),
                 InterruptionGate(),
                 StateTracker(record=session.record),
                 *(kind() for kind in after),
@@ -136,7 +146,7 @@ def test_a_broken_pipeline_is_caught_and_its_script_shows_it_again(kind: str) ->
             break
     else:
         pytest.fail("100 conversations did not show it")
-    assert any(violation.startswith(kind) for violation in failed.violations)
+    assert any(violation.startswith(kind.split()[0]) for violation in failed.violations)
     with pytest.raises(ConversationFailed) as again:
         exec(failed.script, {"build": build})
     assert again.value.violations == failed.violations

@@ -26,6 +26,7 @@ from ..pipeline import Pipeline
 from ..stages import Stage
 from ..states import TABLE, State
 from ..voices import VoiceContexts, voices_in
+from .audio import RATE
 from .stamps import stamped, turns_in_audio
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Safety:
             turn_id = getattr(frame, "turn_id", None) or (minted.turn_id if minted else 0)
             if turn_id:
                 self._seq += 1
-                size = len(frame.audio)
+                frame.num_frames = round(frame.num_frames * RATE / frame.sample_rate)
+                frame.sample_rate, frame.num_channels = RATE, 1  # no stamp survives resampling
+                size = 2 * frame.num_frames
                 frame.audio = stamped(turn_id, self._seq, ms=size / 32 + 1)[:size]
 
         voice.add_event_handler("on_before_push_frame", stamp)
