@@ -295,7 +295,11 @@ class InterruptionGate(Processor):
         if self._hearing.is_holding and not self._hearing.is_waiting and left_s > 0:
             self._arm(left_s)
         else:
-            self.create_task(self._do(self._hearing.on_time()), "resume")
+            self.create_task(self._time_is_up(), "resume")
+
+    async def _time_is_up(self) -> None:
+        """Decide here, in the step that acts on it: a chunk of speech may come before this task begins."""
+        await self._do(self._hearing.on_time())
 
     def _forget(self) -> None:
         self._hearing.forget()

@@ -22,9 +22,11 @@ from pipecat.services.stt_service import SegmentedSTTService
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
+from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.session import Build
-from leibniz_voice.pipeline.testing import Call
+from leibniz_voice.pipeline.testing import AsyncCall, Call, run_offline
 from leibniz_voice.pipeline.testing.user import CHUNK_S, spoken_chunks
+from leibniz_voice.processors.gate import STALLED_S
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking
 
 BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
@@ -90,6 +92,23 @@ def test_noise_pauses_the_bot_and_it_goes_on() -> None:
         "pause",
         "resume",
     ]
+
+
+def test_speech_in_the_step_of_a_resume_pauses_the_bot_again() -> None:
+    async def script(call: AsyncCall) -> None:
+        speech, came = SpeechChunkFrame(confidence=0.9, speech_ms=64), asyncio.Event()
+        await call.types("where is my order")
+        await call.until_heard(600)
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time() + STALLED_S, came.set)  # in the same turn of the loop as the gate's own timer
+        await call.detects(speech)  # and nothing more: after a while the gate takes the microphone for dead
+        await came.wait()
+        await call.detects(speech)
+        await asyncio.sleep(CHUNK_S)
+        await call.detects(speech)
+
+    call = run_offline(BOT.build, script, speech="words")
+    assert [m["type"] for _, m in call.wire.messages if m["type"] in ("pause", "resume")][-1] == "pause"
 
 
 def test_the_words_that_interrupt_are_shown_before_the_turn_ends() -> None:
