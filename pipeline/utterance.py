@@ -168,7 +168,8 @@ class Utterance(Given):
         text = " ".join(text.split())
         if not text:
             return []
-        if is_final and self._unconfirmed and not self._has_onset:
+        is_new = self._has_onset or (is_client and self.state is State.IDLE)  # a client begins its turn with words
+        if is_final and self._unconfirmed and not is_new:
             return self._confirm(text, now, is_client)
         self._is_client_paced, self._is_reopened = is_client, False
         is_late = not self._has_onset and not self.pending  # a fragment since the commit was news, and may have cut

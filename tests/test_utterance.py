@@ -290,3 +290,13 @@ def test_a_complete_turn_is_not_kept_waiting_by_a_cut() -> None:
     utterance.on_cut(True, 2)
     assert utterance.deadline == 2 + BEHIND_S
     assert utterance.on_deadline(2 + BEHIND_S) == [Committed("where is")]
+
+
+def test_what_a_client_says_after_the_answer_is_news_even_if_it_repeats_itself() -> None:
+    utterance = Utterance()
+    utterance.on_words("yes", False, 0, is_client=True)
+    assert utterance.on_client_turn_end(0.1) == [Committed("yes")]
+    utterance.on_state(State.SPEAKING, 1)
+    utterance.on_state(State.IDLE, 2)
+    utterance.on_words("yes please", True, 3, is_client=True)
+    assert utterance.on_client_turn_end(3.1) == [Committed("yes please")]
