@@ -14,9 +14,10 @@ from pipecat.frames.frames import (
     FunctionCallsStartedFrame,
     LLMFullResponseEndFrame,
     LLMTextFrame,
+    TTSSpeakFrame,
 )
 
-from .frames import ReplyStartedFrame
+from .frames import ReplySpeechFrame, ReplyStartedFrame
 from .memory import Memory
 from .processor import Processor
 from .reply_timer import ReplyTimer
@@ -59,6 +60,8 @@ class LlmStream:
             watch.token(frame.text, now)
             if not watch.is_handed and self._has_sentence(watch.text):
                 watch.handed(now)
+        elif isinstance(frame, TTSSpeakFrame) and not isinstance(frame, ReplySpeechFrame):
+            watch.tool_said(frame.text, now)
         elif isinstance(frame, LLMFullResponseEndFrame):
             watch.ended(now)
             self._owner.turn_task(self._on_over(watch), turn_id=watch.turn_id)
@@ -83,4 +86,5 @@ class LlmStream:
         watch = self._timer.watch
         if watch is None or not watch.settled(frame.tool_call_id, asyncio.get_running_loop().time()):
             return None
+        watch.may_be_silent |= not must_ask
         return watch, must_ask

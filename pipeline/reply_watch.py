@@ -27,7 +27,7 @@ class ReplyBounds:
     between_tokens_s: float = 3.0  # silence of the LLM within a response
     reply_s: float = 60.0  # from the question to the LLM's last token, tools included
     first_audio_s: float = 3.0  # from the first whole sentence to the voice's first audio
-    voice_stall_s: float = 6.0  # between audio, and to the end marker, which trails its audio by up to 3 s
+    voice_stall_s: float = 6.0  # from the last text or audio to more of it, or to the end marker, up to 3 s behind
     voice_s_per_letter: float = 0.5  # of all its speech, and 30 s more; slow speech takes 0.1, or 0.25 per Chinese one
 
     def __post_init__(self) -> None:
@@ -59,9 +59,9 @@ class ReplyWatch:
         self.turn_id = turn_id
         self.text = ""  # all that was generated, or the direct answer
         self.is_generated = False  # an LLM was asked
-        self.is_closed = False  # the end marker is on its way
         self.is_failing = False  # an apology is being said: nothing more is tried
         self.has_second_voice = False  # the second voice has been asked
+        self.may_be_silent = False  # a tool wants no further words of the LLM
         self.is_response_empty = True  # of the LLM's response going on: no token yet
         self.calls: set[str] = set()  # tool calls without a result
         self._bounds = bounds
@@ -71,13 +71,18 @@ class ReplyWatch:
         self._ended = 0  # responses over
         self._llm_at = now  # when the LLM was asked, or its last token came
         self._handed_at: float | None = None  # when the voice had its first whole sentence; None before
-        self._voiced_at: float | None = None  # when its first audio was noticed; None before
         self._audio_at: float | None = None  # when the newest audio passed the gate; None before the first
+        self._closed_at: float | None = None  # when the end marker set off, behind the last text; None before
 
     @property
     def is_generating(self) -> bool:
         """Whether the LLM, or a tool, is at work."""
         return self._asked > self._ended or bool(self.calls)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the end marker is on its way."""
+        return self._closed_at is not None
 
     @property
     def is_handed(self) -> bool:
@@ -94,6 +99,7 @@ class ReplyWatch:
     def asked(self, now: float) -> None:
         """The LLM is asked, or asked again with results of tools."""
         self.is_generated, self.is_response_empty = True, True
+        self.text = f"{self.text.rstrip()} ".lstrip()
         self._asked += 1
         self._llm_at = now
 
@@ -102,6 +108,11 @@ class ReplyWatch:
         self.is_response_empty = False
         self.text += text
         self._llm_at = now
+
+    def tool_said(self, text: str, now: float) -> None:
+        """A tool has the voice say something, beside what the LLM says."""
+        self.text = f"{self.text.rstrip()} {text.strip()} ".lstrip()
+        self.handed(now)
 
     def ended(self, now: float) -> None:
         """The LLM's response is over; tools may still be at work."""
@@ -125,11 +136,13 @@ class ReplyWatch:
         if self._handed_at is None:
             self._handed_at = now
 
+    def closed(self, now: float) -> None:
+        """The voice has all that it is to say."""
+        self._closed_at = now
+
     def heard(self, audio_at: float) -> None:
         """Audio of this reply passed the gate then."""
         self._audio_at = audio_at
-        if self._voiced_at is None:
-            self._voiced_at = audio_at
 
     def committed(self, now: float) -> None:
         """It was prepared, and its turn is committed: only from now on does anybody wait."""
@@ -143,7 +156,7 @@ class ReplyWatch:
     def stopped(self, now: float) -> None:
         """LLM and voice were told to stop; what is said now starts anew."""
         self._ended, self.calls, self.is_failing = self._asked, set(), True
-        self._handed_at, self._voiced_at, self._audio_at = None, None, None
+        self._handed_at, self._audio_at = None, None
         self._llm_at = now
 
     # -- what is due -------------------------------------------------------------------------------------------
@@ -159,11 +172,11 @@ class ReplyWatch:
             elif not self.calls:
                 due.append((self._llm_at + bounds.between_tokens_s, Overdue.TOKEN))
         if self._has_gate and self._handed_at is not None:
-            if self._audio_at is None or self._voiced_at is None:
+            if self._audio_at is None:
                 due.append((self._handed_at + bounds.first_audio_s, Overdue.FIRST_AUDIO))
-            elif self.is_closed:
-                due.append((self._audio_at + bounds.voice_stall_s, Overdue.AUDIO))
-                due.append((self._voiced_at + SPEECH_S + bounds.voice_s_per_letter * len(self.text), Overdue.SPEECH))
+            elif self._closed_at is not None:
+                due.append((max(self._audio_at, self._closed_at) + bounds.voice_stall_s, Overdue.AUDIO))
+                due.append((self._closed_at + SPEECH_S + bounds.voice_s_per_letter * len(self.text), Overdue.SPEECH))
         return min(due, key=lambda item: item[0]) if due else None
 
 

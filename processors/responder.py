@@ -257,7 +257,7 @@ class Responder(Processor):
     async def _say(self, watch: ReplyWatch, text: str, *, is_rest: bool = False) -> None:
         """Say the last words of a reply."""
         watch.handed(self._now())
-        watch.is_closed = True
+        watch.closed(self._now())
         self._arm()
         for frame in speech_of(watch.turn_id, text, is_rest=is_rest):
             await self.push_frame(frame)
@@ -274,11 +274,11 @@ class Responder(Processor):
     async def _on_response_over(self, watch: ReplyWatch) -> None:
         if watch is not self._timer.watch or watch.is_generating or watch.is_closed or watch.is_failing:
             return
-        if self._stream.has_error or not watch.text.strip():
+        if self._stream.has_error or not (watch.text.strip() or watch.may_be_silent):
             await self._apologise(watch, "the LLM failed", is_stopped=True)
             return
         watch.handed(self._now())
-        watch.is_closed = True
+        watch.closed(self._now())
         self._arm()
         await self.push_frame(ReplyEndedFrame(turn_id=watch.turn_id))
 
@@ -349,7 +349,7 @@ class Responder(Processor):
             watch.handed(self._now())
         await self.push_frame(instead_of(watch, watch.text.strip() or self._apology, reason))
         await self.push_frame(GenerationStopFrame())
-        watch.is_closed = True
+        watch.closed(self._now())
         self._arm()
         if not was_closed:
             await self.push_frame(ReplyEndedFrame(turn_id=watch.turn_id))

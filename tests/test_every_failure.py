@@ -131,6 +131,14 @@ def fails(service: str, kind: str, instant: str) -> None:
     assert call.states[-1] == "idle"
 
 
+def test_a_voice_is_not_blamed_for_an_llm_that_takes_long_over_its_last_sentence() -> None:
+    async def script(call: AsyncCall) -> None:
+        assert await asked(call) > 6.0  # the first sentence was spoken long before the last one was known
+
+    call = run_offline(build_with("llm", Fault("drips", "middle", is_on=True, drops=4)), script)
+    assert " ".join(shown(call)) == ANSWER
+
+
 @pytest.mark.parametrize(("service", "kind"), list(itertools.product(SERVICES, ["hangs", "dies"])))
 def test_a_failure_before_the_first_answer_ends_within_its_bound(service: str, kind: str) -> None:
     fails(service, kind, "first")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
-from pipecat.frames.frames import Frame, TTSAudioRawFrame
+from pipecat.frames.frames import Frame, FunctionCallResultProperties, TTSAudioRawFrame, TTSSpeakFrame
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.llm_service import FunctionCallParams
@@ -247,3 +247,20 @@ def test_a_first_voice_that_goes_on_failing_does_not_end_the_second() -> None:
     assert call.states == ["idle", "listening", "thinking", "speaking", "idle"]
     assert call.wire.audio_ms > 500
     assert call.wire.of_type("error") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", ["", "Goodbye."])
+def test_a_tool_that_wants_no_further_words_ends_the_reply_without_an_apology(said: str) -> None:
+    async def hang_up(params: FunctionCallParams) -> None:
+        if said:
+            await params.llm.push_frame(TTSSpeakFrame(said))
+        await params.result_callback("done", properties=FunctionCallResultProperties(run_llm=False))
+
+    schema = FunctionSchema(name="hang_up", description="h", properties={}, required=[], handler=hang_up)
+    answers = (calls("hang_up", {}), says("Hello again."))
+    call, _ = talk(*answers, script=one_question, context=LLMContext(tools=[schema]))
+    assert call.states == ["idle", "listening", "thinking", *["speaking"] * bool(said), "idle"]
+    assert texts(call) == [said] * bool(said)
+    assert responder_of(call).counts["failed"] == 0
+    assert [told for role, told in memory(call) if role == "assistant" and told] == [said] * bool(said)
