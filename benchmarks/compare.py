@@ -3,7 +3,8 @@
 Makes 30 recordings of the assistant in virtual time, with real speech (flite, three voices), the real speech detector
 and recogniser: a question with a pause in it, of 0.1 to 0.9 s, then one without, and a sound while the bot answers
 ("okay", a cough, an interruption). What sounded when is known to the sample. Then replays each with every hangover, as
-`leibniz compare --set vad.hangover_ms=...` does, and writes a table and a picture.
+`leibniz compare --set vad.hangover_ms=...` does, and writes a table and a picture: where the hangover alone ends a turn
+(`stt.complete_ms`, `stt.unknown_ms` and `stt.unfinished_ms` set to the same), and as the assistant is, whose words do.
 
     python benchmarks/compare.py [--n 30] [--keep DIR] [--svg docs/images/compare.svg]
 """
@@ -32,6 +33,7 @@ from leibniz_voice.pipeline.testing.comparing import measured
 BOT = str(Path(__file__).parent.parent / "bots" / "assistant.py")
 RATE = 16_000
 HANGOVERS_MS = (100, 150, 200, 300, 400, 500, 600, 800, 1000)
+WORDS = ("stt.complete_ms", "stt.unknown_ms", "stt.unfinished_ms")  # what the words make of a silence
 HALVES = (
     ("what are your", "opening hours"), ("when will", "my order arrive"), ("how much does", "delivery cost"),
     ("can you repair", "my bicycle"), ("where can i", "park my car"), ("what is", "your return policy"),
@@ -99,17 +101,22 @@ def make(seed: int, path: str) -> None:
     recording.save(path)
 
 
-def measure(path: str) -> dict[int, Measures]:
-    """One recording's measures under each hangover."""
+def settings() -> dict[tuple[str, int], dict[str, str]]:
+    """What is compared: by who ends a turn, and the hangover in ms."""
+    alone = {("hangover", ms): dict.fromkeys(("vad.hangover_ms", *WORDS), str(ms)) for ms in HANGOVERS_MS}
+    return alone | {("words", ms): {"vad.hangover_ms": str(ms)} for ms in HANGOVERS_MS}
+
+
+def measure(path: str) -> dict[tuple[str, int], Measures]:
+    """One recording's measures under each setting."""
     set_up_log("ERROR")
     logger.disable("leibniz_voice")
     bot, recording = load_bot(BOT), Recording.load(path)
 
-    def under(hangover_ms: int) -> Measures:
-        changes = {"vad.hangover_ms": str(hangover_ms)}
+    def under(changes: dict[str, str]) -> Measures:
         return measured(recording, bot.build, changes, lifespan=lambda: lifespan_of(bot))[0]
 
-    return {hangover_ms: under(hangover_ms) for hangover_ms in HANGOVERS_MS}
+    return {which: under(changes) for which, changes in settings().items()}
 
 
 def main() -> None:
@@ -131,61 +138,67 @@ def main() -> None:
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, "
           f"load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")  # fmt: skip
     print(f"{options.n} recordings, {audio_s:.0f} s of audio, made in {made_s:.0f} s; "
-          f"{len(HANGOVERS_MS) * options.n} replays in {took_s:.0f} s\n")  # fmt: skip
-    print("hangover   false cut-offs   turns   L_R    response p50   p95      I_A    S_BC   S_VT   false interruptions")
-    rows = []
-    for hangover_ms in HANGOVERS_MS:
-        whole = sum((each[hangover_ms] for each in measured), Measures())
+          f"{len(settings()) * options.n} replays in {took_s:.0f} s\n")  # fmt: skip
+    print("ends a turn, hangover   false cut-offs   turns   L_R    response p50   p95      I_A    S_BC   S_VT   "
+          "false interruptions")  # fmt: skip
+    rows: dict[str, list[tuple[int, float, float]]] = {}
+    for who, hangover_ms in settings():
+        whole = sum((each[who, hangover_ms] for each in measured), Measures())
         values = {name: value if value is not None else float("nan") for name, value in whole.values().items()}
-        rows.append((hangover_ms, whole.false_cutoffs / options.n, values["response_p50_ms"]))
-        print(f"{hangover_ms:5} ms   {whole.false_cutoffs:3} of {options.n:2} pauses  {whole.turns:5}   "
+        rows.setdefault(who, []).append((hangover_ms, whole.false_cutoffs / options.n, values["response_p50_ms"]))
+        print(f"{who:<13}{hangover_ms:5} ms   {whole.false_cutoffs:3} of {options.n:2} pauses  {whole.turns:5}   "
               f"{values['response_latency']:.2f} s {values['response_p50_ms']:8.0f} ms "
               f"{values['response_p95_ms']:8.0f} ms  "
               f"{values['agent_interruption_rate']:5.0%}  {values['selectivity_backchannel']:5.0%}  "
-              f"{values['selectivity_vocal_tic']:5.0%}  {whole.false_interruptions:3}")  # fmt: skip
+              f"{values['selectivity_vocal_tic']:5.0%}  {whole.false_interruptions:3}", flush=True)  # fmt: skip
     if options.svg:
         options.svg.write_text(plot(rows), encoding="utf-8")
 
 
-def plot(rows: list[tuple[int, float, float]]) -> str:
+def plot(rows: dict[str, list[tuple[int, float, float]]]) -> str:
     """False cut-offs against the response's latency, a point per hangover."""
     width, height, left, bottom, top, right = 640, 380, 64, 52, 36, 30
-    most = max(ms for _, _, ms in rows) * 1.08
-    peak = max(0.1, max(share for _, share, _ in rows) * 1.1)
+    points = [row for each in rows.values() for row in each]
+    most = max(ms for _, _, ms in points) * 1.08
+    peak = max(0.1, max(share for _, share, _ in points) * 1.1)
 
     def at(ms: float, share: float) -> tuple[float, float]:
         x = left + (width - left - right) * ms / most
         return x, height - bottom - (height - top - bottom) * share / peak
 
-    line = "M" + "L".join("{:.1f} {:.1f}".format(*at(ms, share)) for _, share, ms in rows)
-    points, last_x = "", -99.0
-    for hangover_ms, share, ms in rows:
-        x, y = at(ms, share)
-        points += f'<circle class="p" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-        if x - last_x > 22 or share > 0.02:
-            points += f'<text x="{x + 7:.1f}" y="{y - 7:.1f}">{hangover_ms}</text>'
-            last_x = x
-    grid = ""
+    drawn = ""
     for step in range(0, int(most), 200):
         x, y = at(step, 0)
-        grid += f'<path class="g" d="M{x:.1f} {top}V{y:.1f}"/>'
-        grid += f'<text class="d" x="{x - 10:.1f}" y="{y + 18:.1f}">{step}</text>'
+        drawn += f'<path class="g" d="M{x:.1f} {top}V{y:.1f}"/>'
+        drawn += f'<text class="d" x="{x - 10:.1f}" y="{y + 18:.1f}">{step}</text>'
     share = 0.0
     while share <= peak:
         x, y = at(0, share)
-        grid += f'<path class="g" d="M{x:.1f} {y:.1f}H{width - right}"/>'
-        grid += f'<text class="d" x="24" y="{y + 4:.1f}">{share:.0%}</text>'
+        drawn += f'<path class="g" d="M{x:.1f} {y:.1f}H{width - right}"/>'
+        drawn += f'<text class="d" x="24" y="{y + 4:.1f}">{share:.0%}</text>'
         share += 0.2 if peak > 0.5 else 0.05
+    for who, each in rows.items():
+        line = "M" + "L".join("{:.1f} {:.1f}".format(*at(ms, share)) for _, share, ms in each)
+        drawn += f'<path class="l {who}" d="{line}"/>'
+        for hangover_ms, share, ms in each:
+            x, y = at(ms, share)
+            drawn += f'<circle class="{who}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+            if who == "hangover":
+                drawn += f'<text x="{x + 7:.1f}" y="{y - 7:.1f}">{hangover_ms}</text>'
+    x, y = at(*reversed(rows["words"][0][1:]))
+    which = f"words end it, hangover {HANGOVERS_MS[0]} to {HANGOVERS_MS[-1]}"
+    drawn += f'<text x="{x + 10:.1f}" y="{y - 10:.1f}">{which}</text>'
     style = (
-        "svg{--bg:#fff;--fg:#1d2433;--dim:#5c667a;--line:#e3e7ee;--a:#1f6feb;font:12px system-ui,sans-serif}"
-        "@media(prefers-color-scheme:dark){svg{--bg:#141821;--fg:#e6e9f0;--dim:#a3adbf;--line:#2a3140;--a:#7db2ff}}"
-        "text{fill:var(--fg)}.d{fill:var(--dim)}.g{stroke:var(--line)}.p{fill:var(--a)}"
-        ".l{fill:none;stroke:var(--a);stroke-width:2}"
+        "svg{--bg:#fff;--fg:#1d2433;--dim:#5c667a;--line:#e3e7ee;--a:#1f6feb;--b:#c2410c;"
+        "font:12px system-ui,sans-serif}@media(prefers-color-scheme:dark){svg{--bg:#141821;--fg:#e6e9f0;--dim:#a3adbf;"
+        "--line:#2a3140;--a:#7db2ff;--b:#fb923c}}text{fill:var(--fg)}.d{fill:var(--dim)}.g{stroke:var(--line)}"
+        "circle.hangover{fill:var(--a)}circle.words{fill:var(--b)}.l{fill:none;stroke-width:2}"
+        ".l.hangover{stroke:var(--a)}.l.words{stroke:var(--b)}"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'role="img" aria-label="False cut-offs against response latency"><style>{style}</style>'
-        f'<rect width="100%" height="100%" fill="var(--bg)"/>{grid}<path class="l" d="{line}"/>{points}'
+        f'<rect width="100%" height="100%" fill="var(--bg)"/>{drawn}'
         f'<text x="{left}" y="20">turns cut off in a pause of 0.1 to 0.9 s, by hangover in ms</text>'
         f'<text class="d" x="{width - right}" y="{height - 10}" text-anchor="end">response p50, ms</text></svg>\n'
     )

@@ -17,6 +17,7 @@ from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFram
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session
+from leibniz_voice.pipeline.endpointing import Endpointing
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.testing import (
@@ -35,8 +36,8 @@ from leibniz_voice.pipeline.testing import (
 )
 from leibniz_voice.pipeline.testing.differences import decisions_of, differences, drift_s
 from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
-from leibniz_voice.pipeline.testing.settings import settings_of
-from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
+from leibniz_voice.pipeline.testing.settings import changed, settings_of
+from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client import WebSocketClient
@@ -169,6 +170,17 @@ def test_a_replay_with_another_setting_says_what_differs_first():
 def test_a_wrong_setting_gets_an_error_that_helps(changes, reason):
     with pytest.raises(ConfigurationError, match=reason):
         replay(Recording(processors=("ClientInput",)), build, changes=changes)
+
+
+def test_settings_that_bind_each_other_change_together():
+    changes = {"stt.unknown_ms": "1500", "stt.unfinished_ms": "2000", "stt.threshold": "-90"}
+    (after,) = changed([EmbeddedSTT(phrases=["hello"])], changes)
+    assert after.given["endpointing"] == Endpointing(unknown_ms=1500, unfinished_ms=2000)
+    assert after.given["threshold"] == -90
+    with pytest.raises(ConfigurationError, match=r"stt\.unknown_ms=1500: need 0 <= complete_ms"):
+        changed([EmbeddedSTT(phrases=["hello"])], {"stt.unknown_ms": "1500"})
+    with pytest.raises(ConfigurationError, match=r"there is no setting stt\.unknown_ms"):
+        changed([EmbeddedSTT(phrases=["hello"], endpointing=None)], {"stt.unknown_ms": "1500"})
 
 
 def test_without_text_no_word_is_kept_and_replay_says_so(tmp_path):

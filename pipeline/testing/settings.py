@@ -16,6 +16,7 @@ from typing import Any
 from pipecat.processors.frame_processor import FrameProcessor
 
 from ..bargein import BargeInPolicy
+from ..endpointing import Endpointing
 from ..errors import ConfigurationError
 from ..given import Given
 from ..processor import Processor
@@ -27,6 +28,7 @@ PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is 
     "policy": BargeInPolicy,
     "utterance": Utterance,
     "bounds": ReplyBounds,
+    "endpointing": Endpointing,
 }
 ALIASES = {"gate.onset_ms": "gate.confirm_ms"}  # the gate's onset is what confirms
 Value = bool | int | float | str
@@ -51,7 +53,7 @@ def _settings(processor: Processor) -> dict[str, tuple[str | None, Any]]:
     given = processor.given
     for name, parameter in _keywords(type(processor)).items():
         value = given.get(name, parameter.default)
-        if name in PARTS:
+        if name in PARTS and (value is not None or parameter.default is None):  # a part left out has no settings
             found |= {key: (name, each) for key, each in _part_settings(name, value).items()}
         elif isinstance(value, Value) or (value is None and _is_plain(parameter)):
             found[name] = (None, value)
@@ -101,11 +103,12 @@ def parse(texts: Sequence[str]) -> dict[str, str]:
 
 
 def changed(processors: Sequence[FrameProcessor], changes: Mapping[str, str]) -> list[FrameProcessor]:
-    """Return the chain with some settings changed; before its processors are set up.
+    """Return the chain with some settings changed; before its processors are set up. Their order does not matter.
 
     Raises `ConfigurationError` for a name that there is not, telling those there are, and for a value out of range.
     """
     chain = list(processors)
+    mine: dict[int, dict[str, str]] = {}  # place in the chain -> key -> new value
     for name, text in changes.items():
         stage, _, key = name.partition(".")
         places = [at for at, each in enumerate(chain) if isinstance(each, Processor) and _stage_of(each) == stage]
@@ -113,22 +116,28 @@ def changed(processors: Sequence[FrameProcessor], changes: Mapping[str, str]) ->
         if not places:
             raise ConfigurationError(_no_such(name, stage, chain))
         for at in places:
-            chain[at] = _made_again(chain[at], name, key, text)  # type: ignore[arg-type]
+            mine.setdefault(at, {})[key] = text
+    for at, texts in mine.items():
+        chain[at] = _made_again(chain[at], texts)  # type: ignore[arg-type]
     return chain
 
 
-def _made_again(processor: Processor, name: str, key: str, text: str) -> Processor:
-    part_name, old = _settings(processor)[key]
-    value = _value(name, text, old)
-    given = processor.given
+def _made_again(processor: Processor, texts: Mapping[str, str]) -> Processor:
+    stage, settings, given = _stage_of(processor), _settings(processor), processor.given
+    parts: dict[str, dict[str, Value]] = {}
+    for key, text in texts.items():
+        part_name, old = settings[key]
+        into = given if part_name is None else parts.setdefault(part_name, {})
+        into[key] = _value(f"{stage}.{key}", text, old)
     try:
-        if part_name is None:
-            return type(processor)(**{**given, key: value})
-        part = given.get(part_name)
-        make = PARTS[part_name] if part is None else type(part)
-        return type(processor)(**{**given, part_name: make(**{**_given_to(part), key: value})})
+        for name, values in parts.items():
+            part = given.get(name)
+            make = PARTS[name] if part is None else type(part)
+            given[name] = make(**{**_given_to(part), **values})
+        return type(processor)(**given)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{name}={text}: {error}") from error
+        said = " ".join(f"{stage}.{key}={text}" for key, text in texts.items())
+        raise ConfigurationError(f"{said}: {error}") from error
 
 
 def _value(name: str, text: str, old: Any) -> Value:
