@@ -324,6 +324,17 @@ def test_no_worker_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_worker_whose_supervisor_died_while_it_started_ends(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+
+    async def main() -> None:
+        process = Process(tmp_path, LEIBNIZ_WORKER=f"0:{gone.pid}:{tmp_path}")
+        assert await process.ended() == -signal.SIGTERM
+
+    asyncio.run(main())
+
+
 def test_numbers_of_several_processes_are_added_up() -> None:
     one = '# HELP a_total x\n# TYPE a_total counter\na_total{k="q\\"\\n"} 2.0\n'
     one += '# TYPE a_created gauge\na_created{k="q"} 9\n'

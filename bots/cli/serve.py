@@ -173,8 +173,8 @@ async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int
     place = place_in(os.environ.get(WORKER))
     peers = None
     if place is not None:
-        die_with_parent()
-        peers = Peers(place[1], number=place[0])
+        die_with_parent(place.supervisor)
+        peers = Peers(place.folder, number=place.number)
     try:
         store = await open_store(os.environ.get("REDIS_URL"), directory=options.data)
     except ConfigurationError as error:

@@ -1,7 +1,7 @@
 """`leibniz serve --workers N`: N processes on one port, watched and restarted by this one.
 
 supervisor --- reserves the port (SO_REUSEPORT, never listens), runs the embedded Redis, keeps dead workers' counters
-   +-- worker 0: leibniz serve BOT, told by LEIBNIZ_WORKER=<number>:<folder>
+   +-- worker 0: leibniz serve BOT, told by LEIBNIZ_WORKER=<number>:<our pid>:<folder>
    +-- worker 1: ...       each listens on the same port, the kernel deals connections out
 """
 
@@ -18,13 +18,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from loguru import logger
 
 from .loading import UsageError
 
-WORKER = "LEIBNIZ_WORKER"  # environment of a worker: "<number>:<folder>"
+WORKER = "LEIBNIZ_WORKER"  # environment of a worker: "<number>:<pid of its supervisor>:<folder>"
 LOOK_S = 0.1  # how often the workers are looked at
 KEEP_S = 1.0  # how often their counters are kept
 BACKOFF_S = (0.1, 5.0)  # before a worker that died at once is started again
@@ -52,7 +52,7 @@ class Workers:
 
     def start(self, number: int) -> None:
         """Start one worker."""
-        environment = {**os.environ, WORKER: f"{number}:{self._folder}"}
+        environment = {**os.environ, WORKER: f"{number}:{os.getpid()}:{self._folder}"}
         if self._redis_url:
             environment["REDIS_URL"] = self._redis_url
         arguments = [sys.executable, "-m", "leibniz_voice.bots.cli.main", *self._arguments()]
@@ -225,12 +225,20 @@ async def _own_redis(folder: str) -> Any:
     return server
 
 
-def place_in(environment: str | None) -> tuple[int, Path] | None:
-    """The number and folder of this worker; None in a process of its own."""
+class Place(NamedTuple):
+    """Whose worker a process is."""
+
+    number: int
+    supervisor: int  # its pid
+    folder: Path  # that the workers share
+
+
+def place_in(environment: str | None) -> Place | None:
+    """The place of this worker; None in a process of its own."""
     if not environment:
         return None
-    number, _, folder = environment.partition(":")
-    return int(number), Path(folder)
+    number, supervisor, folder = environment.split(":", 2)
+    return Place(int(number), int(supervisor), Path(folder))
 
 
 def is_first_to_refuse(environment: str | None) -> bool:
@@ -239,14 +247,16 @@ def is_first_to_refuse(environment: str | None) -> bool:
     if place is None:
         return True
     with contextlib.suppress(OSError):
-        (place[1] / REFUSAL).touch(exist_ok=False)
+        (place.folder / REFUSAL).touch(exist_ok=False)
         return True
-    return not (place[1] / REFUSAL).exists()
+    return not (place.folder / REFUSAL).exists()
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the supervisor goes; where there is no such thing, do nothing."""
+def die_with_parent(supervisor: int) -> None:
+    """Ask the kernel for SIGTERM when the supervisor goes, or if it has gone; where there is no such thing, nothing."""
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != supervisor:
+            os.kill(os.getpid(), signal.SIGTERM)
