@@ -292,10 +292,12 @@ class ReplyPlayedFrame(SystemFrame):
     """From the output, upstream: the reply is over. `complete` when its last sample was played.
 
     `played_ms` of it were, and `heard` are the words that had begun by then (where the audio carries word times).
+    With `is_unspoken` the voice failed before the end; the rest was told in text.
     """
 
     turn_id: int = 0
     complete: bool = True
+    is_unspoken: bool = False
     played_ms: float = 0.0
     heard: str = ""
 

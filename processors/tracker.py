@@ -242,7 +242,7 @@ class StateTracker(Processor):
         if not frame.complete:
             self._note_heard(frame)
         elif frame.turn_id == self.record.fields.turn_id:
-            await self._finish()
+            await self._finish(is_unspoken=frame.is_unspoken)
         await self.push_frame(frame, direction)
 
     @consumes(InterruptionFrame)
@@ -266,18 +266,17 @@ class StateTracker(Processor):
             await self._move(Event.RESUME_LISTENING)
             await self.push_frame(self._cut)
 
-    async def _finish(self) -> None:
-        """The reply is complete and its last audio was played; or there was nothing to say."""
+    async def _finish(self, *, is_unspoken: bool = False) -> None:
+        """The reply is complete and its last audio was played; or there was nothing to say, or no voice to the end."""
         fields, turn_id = self.record.fields, self.record.fields.turn_id
         if self.state not in (State.SPEAKING, State.THINKING):
             return
-        is_spoken = self.state is State.SPEAKING
+        is_spoken = self.state is State.SPEAKING and not is_unspoken
         is_greeting = turn_id == self._greeting_id
         self._waterfall.mark("played", self._now())
         fields.turn_number += is_spoken and not is_greeting
-        self._remember(fields.llm_response if is_spoken else "", interrupted=False)
-        if is_spoken:
-            fields.heard = fields.llm_response
+        fields.heard = fields.llm_response if is_spoken else fields.heard
+        self._remember(fields.heard, interrupted=False)
         fields.latency_ms = self._last_breakdown = self._waterfall.breakdown()
         await self._move(Event.TTS_COMPLETE if is_spoken else Event.REPLY_ABANDONED)
         await self._measured(turn_id)

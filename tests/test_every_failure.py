@@ -150,6 +150,18 @@ def test_every_failure_at_every_instant_ends_within_its_bound(service: str, kind
     fails(service, kind, instant)
 
 
+@pytest.mark.parametrize("kind", ["hangs", "drips"])
+def test_a_reply_whose_voice_fails_in_the_middle_is_abandoned_and_not_counted(kind: str) -> None:
+    async def script(call: AsyncCall) -> None:
+        await asked(call)
+
+    call = run_offline(build_with("voice", Fault(kind, "middle", is_on=True)), script)
+    assert [m["trigger"] for m in call.wire.of_type("state_update")][-2:] == ["response_ready", "reply_abandoned"]
+    assert [m["code"] for m in call.wire.of_type("error")] == ["voice_failed"]
+    assert call.wire.audio_ms > 0
+    assert call.session.record.fields.turn_number == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("service", "kind", "instant"), list(itertools.product(SERVICES, KINDS, INSTANTS[:5])))
 def test_a_barge_in_into_a_failure_is_heard(service: str, kind: str, instant: str) -> None:

@@ -133,15 +133,19 @@ def test_every_move_of_the_contract_can_be_made() -> None:
         await b.up(ReplyPlayedFrame(turn_id=3))
         await b.down(*turn(4), ReplyInterruptedFrame(turn_id=4), UserTurnFrame(turn_id=5, text="x"), *reply(5))
         await b.up(ReplyPlayedFrame(turn_id=5))
+        await b.down(*turn(6), *reply(6))
+        await b.up(ReplyProgressFrame(turn_id=6, heard="It is"), ReplyPlayedFrame(turn_id=6, is_unspoken=True))
 
     bench = Bench().run(script)
     assert bench.moves == [
         "greeting", "tts_complete", "stt_start", "utterance_discarded",
         "stt_start", "vad_end", "response_ready", "barge_in", "resume_listening", "vad_end", "reply_abandoned",
         "stt_start", "vad_end", "barge_in", "resume_listening", "vad_end", "response_ready", "tts_complete",
+        "stt_start", "vad_end", "response_ready", "reply_abandoned",
     ]  # fmt: skip
-    assert bench.fields.turn_id == 5
+    assert bench.fields.turn_id == 6
     assert bench.fields.turn_number == 1  # no greeting, no cut reply, no abandoned one
+    assert bench.fields.history[-1]["heard"] == "It is"
 
 
 def test_repeated_and_late_signals_move_nothing() -> None:

@@ -131,6 +131,7 @@ class ClientOutput(Processor):
         self._marker = 0  # turn of the reply that came last
         self._turn_id = 0  # the newest turn of the state machine
         self._sounding: int | None = None  # the turn whose audio is being sent
+        self._unspoken = 0  # the newest turn whose voice failed; 0: none
         self._texts: list[tuple[int, str, bool]] = []  # (turn, text, final) waiting for the move to speaking
         self._speaking_turn: int | None = None  # the turn that `response_ready` was sent for
         self._resumed_turn: int | None = None  # being spoken when another process lost it, and not gone on with yet
@@ -190,6 +191,7 @@ class ClientOutput(Processor):
                 self.say(self._spell.response_text(turn=turn_id, text=text, final=final))
         self._texts = [text for text in self._texts if text[0] != frame.turn_id]
         self.say(self._spell.error("voice_failed", f"The reply could not be spoken: {frame.reason}."))
+        self._unspoken = frame.turn_id
         self._end_reply(frame.turn_id)
 
     @consumes(ReplyStartedFrame)
@@ -328,7 +330,8 @@ class ClientOutput(Processor):
         self._note_progress(turn_id, now)
         finished = self._playout.finished(now)
         if finished is not None:
-            self.create_task(self._report(ReplyPlayedFrame(turn_id=finished)), "reply_played")
+            played = ReplyPlayedFrame(turn_id=finished, is_unspoken=finished == self._unspoken)
+            self.create_task(self._report(played), "reply_played")
         self._note_protection(now)
         if self._playout.turn_id is None:
             self._stop()
