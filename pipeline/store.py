@@ -19,6 +19,7 @@ number out twice.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -55,7 +56,7 @@ class Claim:
     previous_owner: str | None = None  # who held it before, None for nobody
     previous_epoch: int = 0  # and the epoch of that
     stored: bool = True  # False: the store did not answer, the first write claims
-    last_turn_id: int = 0  # turn ids begin above this: where nobody could be asked, above all that can have been used
+    last_turn_id: int = 0  # turn ids begin above this: `unused_turn_id` where what is stored could not be read
 
     @property
     def resumed(self) -> bool:
@@ -133,6 +134,11 @@ class StateStore(Protocol):
     def describe(self) -> str:
         """One phrase for logs and `/health`, without passwords."""
         ...
+
+
+def unused_turn_id() -> int:
+    """A turn id above all that a session can have used, whatever it was: nobody has a turn every millisecond."""
+    return time.time_ns() // 1_000_000
 
 
 def session_key(session_id: str) -> str:

@@ -251,6 +251,7 @@ def test_a_damaged_hash_is_put_aside_and_the_session_starts_anew(real_redis, red
 
     claim, result = run(store, body)
     assert not claim.resumed
+    assert claim.last_turn_id > 1e12  # nobody knows which turn ids it had used, and with them idempotency keys
     assert outcomes(result) == [Outcome.STORED]
     (aside,) = redis.keys("{session:s}:damaged:*")
     assert 86_000 < redis.ttl(aside) <= 86_400

@@ -12,7 +12,6 @@ A first change after a quiet spell is written at once; the 20 ms are the least d
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +24,7 @@ from prometheus_client import Counter, Histogram
 from ..pipeline.errors import ConfigurationError, StoreError
 from ..pipeline.record import ConversationRecord
 from ..pipeline.snapshot import ConversationFields
-from ..pipeline.store import Claim, Outcome, StateStore, Write, WriteResult
+from ..pipeline.store import Claim, Outcome, StateStore, Write, WriteResult, unused_turn_id
 from .mirrored import ERRORS, MirroredSession, Snapshottable
 
 _LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)
@@ -102,7 +101,7 @@ class Mirror:
         except StoreError as error:
             ERRORS.labels("claim").inc()
             logger.warning("session {}: goes on without the state store: {}", session_id, error)
-            first = time.time_ns() // 1_000_000  # nobody has had a turn every ms, so none of them is used again
+            first = unused_turn_id()
             claim = Claim(session_id, owner, self.store.next_epoch(), stored=False, last_turn_id=first)
         ours = self._sessions.get(session_id) or before  # it may have ended, or been fenced by this very claim
         if ours is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from loguru import logger
 
 from ..pipeline.snapshot import ConversationFields, DamagedSnapshot, parse
-from ..pipeline.store import LOG_LENGTH, TTL_S, Claim, LogLine, Outcome, Write, WriteResult, session_key
+from ..pipeline.store import LOG_LENGTH, TTL_S, Claim, LogLine, Outcome, Write, WriteResult, session_key, unused_turn_id
 
 
 @dataclass
@@ -68,7 +68,9 @@ class MemoryStore:
             new.log = old.log
             new.fields = old.fields if fields is not None else new.fields
         self._keep(key, new)
-        return Claim(session_id, owner, epoch, fields, old.owner if old else None, old.epoch if old else 0)
+        first = unused_turn_id() if old is not None and fields is None else 0
+        before = (old.owner, old.epoch) if old is not None else (None, 0)
+        return Claim(session_id, owner, epoch, fields, *before, last_turn_id=first)
 
     async def write(self, batch: Sequence[Write]) -> list[WriteResult]:
         """See `StateStore.write`."""

@@ -31,6 +31,7 @@ from ..pipeline.store import (
     damaged_key,
     log_key,
     session_key,
+    unused_turn_id,
 )
 from .redis_connect import close, connect, without_password
 from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
@@ -139,7 +140,8 @@ class RedisStore:
             elif damage:
                 await self._quarantine(session_id, owner, epoch, damage)
             before = _epoch_of(bookkeeping.get("epoch", ""))
-            return Claim(session_id, owner, epoch, fields, bookkeeping.get("owner"), before)
+            first = unused_turn_id() if damage else 0
+            return Claim(session_id, owner, epoch, fields, bookkeeping.get("owner"), before, last_turn_id=first)
 
     async def write(self, batch: Sequence[Write]) -> list[WriteResult]:
         """See `StateStore.write`."""
