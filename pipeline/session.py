@@ -19,7 +19,7 @@ from .pipeline import Pipeline
 from .record import ConversationRecord
 
 ERROR_GRACE_S = 0.5  # from the first error of a start to giving it up
-START_S = 10.0  # every processor set up and started
+START_S = 10.0  # an async `build`; then every processor set up and started
 END_S = 10.0  # an EndFrame through the whole pipeline
 CANCEL_S = 1.0  # a CancelFrame likewise, then the clean-up
 
@@ -58,7 +58,7 @@ class Session:
     async def start(self, build: Build) -> None:
         """Build and start the pipeline. Raises `SessionFailed`, with everything taken down again, if it cannot."""
         built = build(self)
-        pipeline = await built if isinstance(built, Awaitable) else built
+        pipeline = await self._in_time(built) if isinstance(built, Awaitable) else built
         if not isinstance(pipeline, Pipeline):
             raise SessionFailed(f"build(session) must return a Pipeline, but returned {type(pipeline).__name__}")
         self.pipeline = pipeline
@@ -103,6 +103,16 @@ class Session:
             reason = (broken or [error.error for error in errors] or [f"nothing happened for {START_S:.0f} s"])[0]
             raise SessionFailed(f"the pipeline of session {self.id} did not start: {reason}")
         self._worker.remove_event_handler("on_pipeline_error", on_error)
+
+    async def _in_time(self, built: Awaitable[Pipeline]) -> Pipeline:
+        limit = asyncio.timeout(START_S)
+        try:
+            async with limit:
+                return await built
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # one of build's own
+            raise SessionFailed(f"build(session) has not returned a Pipeline within {START_S:.0f} s") from error
 
     async def _first_of(self, *events: asyncio.Event, timeout_s: float) -> None:
         """Wait for an event, or the end of the worker."""

@@ -21,8 +21,10 @@ from pipecat.frames.frames import (
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
+from leibniz_voice.pipeline.session import SessionFailed
 from leibniz_voice.pipeline.testing import AsyncCall, Manner, Script, ScriptedTTS, Step, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
+from leibniz_voice.transports.endpoints import ClientInput
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
 
 pytestmark = pytest.mark.slow
@@ -218,3 +220,24 @@ def test_a_conversation_comes_to_rest(event: str, fault: str) -> None:
     wanted = {"closed"} if EVENTS[event][1] else {"idle", "listening"}
     came_to = {state: rests(state, event, fault) for state in STATES}
     assert {state: where for state, where in came_to.items() if where not in wanted} == {}
+
+
+def test_a_build_that_never_returns_fails_its_session_in_ten_seconds() -> None:
+    """Else the place of its client was taken for ever, and so was the session: the next connection waits for its end."""
+
+    async def for_ever(session: Session) -> Pipeline:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def own_timeout(session: Session) -> Pipeline:
+        raise TimeoutError("the database")
+
+    async def main() -> None:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(SessionFailed, match="within 10 s"):
+            await Session("s", input=ClientInput(), output=ClientInput()).start(for_ever)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(10, abs=0.1)
+        with pytest.raises(TimeoutError, match="the database"):
+            await Session("s", input=ClientInput(), output=ClientInput()).start(own_timeout)
+
+    run_virtual(main())
