@@ -223,7 +223,7 @@ def test_a_conversation_comes_to_rest(event: str, fault: str) -> None:
 
 
 def test_a_build_that_never_returns_fails_its_session_in_ten_seconds() -> None:
-    """Else the place of its client was taken for ever, and so was the session: the next connection waits for its end."""
+    """Else its client kept a place for ever, and the session: its next connection waits for the end of this one."""
 
     async def for_ever(session: Session) -> Pipeline:
         await asyncio.Event().wait()
