@@ -208,13 +208,14 @@ class TurnAggregator(Processor):
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if self._core.deadline is not None:
+        due = self._core.deadline
+        if due is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(self._core.deadline, lambda: self.create_task(self._on_deadline()))
+            self._timer = loop.call_at(due, lambda: self.create_task(self._on_deadline(due)))
 
-    async def _on_deadline(self) -> None:
-        self._timer = None
-        await self._act(self._core.on_deadline(self._now()))
+    async def _on_deadline(self, due: float) -> None:
+        if self._core.deadline == due:  # else something has come before this task began
+            await self._act(self._core.on_deadline(self._now()))
 
 
 def _spoken(text: str) -> str:

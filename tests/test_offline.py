@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import shutil
 import subprocess
 from collections.abc import AsyncGenerator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from pipecat.frames.frames import (
     Frame,
+    InterimTranscriptionFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -26,10 +28,12 @@ from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.session import Build
 from leibniz_voice.pipeline.testing import AsyncCall, Call, run_offline
 from leibniz_voice.pipeline.testing.user import CHUNK_S, spoken_chunks
+from leibniz_voice.pipeline.utterance import Utterance
 from leibniz_voice.processors.gate import STALLED_S
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking
 
 BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
+FINAL_WAIT_S = inspect.signature(Utterance).parameters["final_wait_s"].default
 ONE_TURN = ["idle", "listening", "thinking", "speaking", "idle"]
 CUT_TURN = ["idle", "listening", "thinking", "speaking", "interrupt", "listening", "thinking", "speaking", "idle"]
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
@@ -109,6 +113,21 @@ def test_speech_in_the_step_of_a_resume_pauses_the_bot_again() -> None:
 
     call = run_offline(BOT.build, script, speech="words")
     assert [m["type"] for _, m in call.wire.messages if m["type"] in ("pause", "resume")][-1] == "pause"
+
+
+def test_voice_in_the_step_of_a_deadline_keeps_the_turn_open() -> None:
+    async def script(call: AsyncCall) -> None:
+        came = asyncio.Event()
+        await call.detects(VADUserStartedSpeakingFrame(), InterimTranscriptionFrame("where is", "", ""))
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time() + FINAL_WAIT_S, came.set)  # in the same turn of the loop as the aggregator's timer
+        await call.detects(VADUserStoppedSpeakingFrame())
+        await came.wait()
+        await call.detects(VADUserStartedSpeakingFrame())
+        await asyncio.sleep(CHUNK_S)
+        assert call.states == ["idle", "listening"]
+
+    run_offline(BOT.build, script, speech="words")
 
 
 def test_the_words_that_interrupt_are_shown_before_the_turn_ends() -> None:
