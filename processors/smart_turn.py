@@ -21,6 +21,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from ..pipeline.consumes import consumes
 from ..pipeline.errors import ConfigurationError
 from ..pipeline.frames import SpeechChunkFrame, StateChangedFrame, TurnPredictionFrame
+from ..pipeline.pcm import mono
 from ..pipeline.processor import Processor
 from ..pipeline.stages import Stage
 from ..pipeline.states import State
@@ -94,9 +95,10 @@ class SmartTurn(Processor):
         if frame.sample_rate != self._rate:
             self._rate = frame.sample_rate
             self._audio.clear()
-        self._audio += frame.audio
+        pcm = mono(frame.audio, frame.num_channels)
+        self._audio += pcm
         if self._quiet_samples is not None:
-            self._quiet_samples += len(frame.audio) // 2
+            self._quiet_samples += len(pcm) // 2
             if self._is_voiced and self._quiet_samples * 1000 >= ASK_MS * self._rate:
                 self._ask()
         keep = int((WINDOW_S if self._is_turn else PREROLL_S) * self._rate) * 2

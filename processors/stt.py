@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from loguru import logger
 from pipecat.frames.frames import (
     InputAudioRawFrame,
@@ -25,6 +24,7 @@ from ..pipeline import Processor, Stage, consumes
 from ..pipeline.endpointing import Endpointing
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from ..pipeline.frames import EarlyWordsFrame, HangoverFrame, SpeechChunkFrame, UnrecognizedSpeechFrame
+from ..pipeline.pcm import mono
 from ..pipeline.standby import Standby
 from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
@@ -128,7 +128,7 @@ class EmbeddedSTT(Processor):
             self._on_voice()
             self._audio.clear()  # an utterance cannot go on at another rate; what was heard of it is lost
             self._voice_from = 0
-        self._audio += frame.audio if frame.num_channels == 1 else _mono(frame)
+        self._audio += mono(frame.audio, frame.num_channels)
         if self._is_hearing:
             if len(self._audio) >= MAX_UTTERANCE_S * self._rate * 2:
                 logger.warning(f"{self}: speech goes on for {MAX_UTTERANCE_S:g} s; it is cut here")
@@ -300,8 +300,3 @@ class EmbeddedSTT(Processor):
 
     async def _report(self, error: ServiceError | ConfigurationError) -> None:
         await self.push_error(f"the recogniser failed: {error}", exception=error, category=ErrorCategory.UNKNOWN)
-
-
-def _mono(frame: InputAudioRawFrame) -> bytes:
-    samples = np.frombuffer(frame.audio, np.int16).reshape(-1, frame.num_channels)
-    return samples.mean(axis=1).astype(np.int16).tobytes()

@@ -28,6 +28,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSet
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.frames import HangoverFrame, SpeechChunkFrame
 from ..pipeline.loudness import QUIET_DB, Loudness
+from ..pipeline.pcm import mono
 from ..pipeline.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
 from .embedded.silero import SpeechModel, SpeechStream, shared_model
 
@@ -134,7 +135,7 @@ class SileroVAD(Processor):
         ear = self._ear
         if ear is None or ear.sample_rate != frame.sample_rate:
             ear = self._listen(frame.sample_rate)
-        ear.hear(_mono(frame))
+        ear.hear(np.frombuffer(mono(frame.audio, frame.num_channels), np.int16))
 
     @consumes(BotStartedSpeakingFrame, BotStoppedSpeakingFrame)
     async def _on_bot(self, frame: Frame, direction: FrameDirection) -> None:
@@ -318,14 +319,6 @@ class _Ear:
 
     def _ms_since(self, sample: int) -> float:
         return (self._detector.position - sample) * 1000 / self._detector.sample_rate
-
-
-def _mono(frame: InputAudioRawFrame) -> NDArray[np.int16]:
-    """The samples `(n,) int16` of a frame; channels are averaged, an incomplete last sample is left out."""
-    channels = max(frame.num_channels, 1)
-    whole = len(frame.audio) // (2 * channels) * channels
-    samples = np.frombuffer(frame.audio, np.int16, whole)
-    return samples if channels == 1 else samples.reshape(-1, channels).mean(axis=1).astype(np.int16)
 
 
 def _dbfs(chunk: NDArray[np.int16]) -> float:

@@ -76,14 +76,14 @@ def test_a_late_final_of_an_unfinished_turn_does_not_end_it() -> None:
     assert utterance.deadline == pytest.approx(2.2)
 
 
-async def silence_after_speech(bench: Bench, *, quiet_s: float) -> list[tuple[str, bool]]:
-    audio = InputAudioRawFrame(bytes(32000), 16000, 1)
+async def silence_after_speech(bench: Bench, *, quiet_s: float, channels: int = 1) -> list[tuple[str, bool]]:
+    audio = InputAudioRawFrame(bytes(32000 * channels), 16000, channels)
     await bench.send(audio)
     await bench.send(VADUserStartedSpeakingFrame(start_secs=0.064))
     await bench.send(audio)
     await bench.send(SpeechChunkFrame(confidence=0.1, speech_ms=1000))
     if quiet_s:
-        await bench.send(InputAudioRawFrame(bytes(6400), 16000, 1))
+        await bench.send(InputAudioRawFrame(bytes(6400 * channels), 16000, channels))
     await asyncio.sleep(quiet_s)
     await bench.send(VADUserStoppedSpeakingFrame(stop_secs=0.3))
     await asyncio.sleep(0.2)
@@ -92,6 +92,7 @@ async def silence_after_speech(bench: Bench, *, quiet_s: float) -> list[tuple[st
     return [(type(frame).__name__[:4], getattr(frame, "is_complete", None)) for frame in told]
 
 
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(
     ("answer", "quiet_s", "told"),
     [
@@ -103,15 +104,15 @@ async def silence_after_speech(bench: Bench, *, quiet_s: float) -> list[tuple[st
     ids=["complete", "unfinished", "late", "broken"],
 )
 def test_the_prediction_comes_before_the_stop_or_is_made_good_later(
-    answer: float | Exception, quiet_s: float, told: list[tuple[str, bool]]
+    answer: float | Exception, quiet_s: float, told: list[tuple[str, bool]], channels: int
 ) -> None:
-    async def main() -> None:
+    async def main(channels: int) -> None:
         model = Oracle(answer)
         async with Bench(SmartTurn(model=model)) as bench:
-            assert await silence_after_speech(bench, quiet_s=quiet_s) == told
+            assert await silence_after_speech(bench, quiet_s=quiet_s, channels=channels) == told
         assert model.heard == [1.7 if quiet_s else 1.5]  # the pre-roll of half a second, the speech, the silence
 
-    asyncio.run(main())
+    asyncio.run(main(channels))
 
 
 @pytest.mark.slow

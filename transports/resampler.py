@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
+from ..pipeline.pcm import mono
+
 
 class Resampler:
     """Streams PCM16 mono from one rate to another; returns it unchanged when they are the same."""
@@ -52,9 +54,7 @@ class ReplyResampler:
             self._turn_id = turn_id
             for resampler in self._from_rates.values():
                 resampler.forget()
-        if channels > 1:
-            samples = np.frombuffer(pcm, np.int16, len(pcm) // (2 * channels) * channels)
-            pcm = samples.reshape(-1, channels).mean(axis=1).astype(np.int16).tobytes()
+        pcm = mono(pcm, channels)
         if sample_rate == self._to_rate:
             return pcm
         if sample_rate not in self._from_rates:
