@@ -105,11 +105,11 @@ class InterruptionGate(Processor):
         turn_id = self._admit(frame)
         if turn_id is None:
             return
-        conductor = self.conductor
-        conductor.voiced_turn, conductor.voiced_at = turn_id, asyncio.get_running_loop().time()
-        if turn_id > self._audible:
-            self._audible = turn_id
-            await self.push_frame(ReplyAudibleFrame(turn_id=turn_id))
+        if frame.audio:  # else nobody hears anything yet
+            self.conductor.voiced_turn, self.conductor.voiced_at = turn_id, asyncio.get_running_loop().time()
+            if turn_id > self._audible:
+                self._audible = turn_id
+                await self.push_frame(ReplyAudibleFrame(turn_id=turn_id))
         await self.push_frame(frame, direction)
 
     def _admit(self, frame: Any) -> int | None:

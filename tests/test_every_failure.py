@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from pipecat.frames.frames import Frame, TTSAudioRawFrame
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
 from leibniz_voice.pipeline.snapshot import ConversationFields, parse
@@ -137,6 +139,29 @@ def test_a_voice_is_not_blamed_for_an_llm_that_takes_long_over_its_last_sentence
 
     call = run_offline(build_with("llm", Fault("drips", "middle", is_on=True, drops=4)), script)
     assert " ".join(shown(call)) == ANSWER
+
+
+class EmptyVoice(FaultyVoice):
+    """Sends frames of audio without a sample, and says that it failed."""
+
+    async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+        yield TTSAudioRawFrame(b"", 16000, 1, context_id=context_id)
+        await asyncio.sleep(0.1)
+        await self.push_error("no voice today")
+
+
+def test_audio_without_a_sample_is_no_sound() -> None:
+    def build(session: Session) -> Pipeline:
+        pipeline = build_with("llm", Fault("none", "never"))(session)
+        chain = [EmptyVoice(p.fault) if isinstance(p, FaultyVoice) else p for p in pipeline.processors]
+        return Pipeline(chain)
+
+    async def script(call: AsyncCall) -> None:
+        assert await asked(call) < 1.0
+
+    call = run_offline(build, script)
+    assert "speaking" not in call.states
+    assert shown(call)[-2:] == [ANSWER, "voice_failed"]
 
 
 @pytest.mark.parametrize(("service", "kind"), list(itertools.product(SERVICES, ["hangs", "dies"])))
