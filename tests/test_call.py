@@ -14,7 +14,7 @@ from pipecat.processors.frame_processor import FrameDirection
 from leibniz_voice.bots.assistant import build as assistant
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.frames import BargeInFrame, UserTurnFrame
+from leibniz_voice.pipeline.frames import BargeInFrame, ReplyAudioFrame, SpeechChunkFrame, UserTurnFrame
 from leibniz_voice.pipeline.testing import Call, CallError, Heard, ScriptedSTT, ScriptedVoice
 from leibniz_voice.pipeline.testing.audio import level, silence, speech_like, tone
 from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
@@ -58,6 +58,37 @@ def test_a_question_is_asked_in_words_where_nothing_hears():
         assert call.wait_for_reply(contains="ORDER") == "You said where is my order. That is all I know."
     assert (call.user.way, call.user.why) == ("words", "no speech detector listens")
     assert call.states == ["idle", "listening", "thinking", "speaking", "idle"]
+
+
+class Trimmed(Processor):
+    """Takes a little off each piece of audio, so that the reply does not end where the ticks of the output are."""
+
+    @consumes(ReplyAudioFrame)
+    async def _on_audio(self, frame: ReplyAudioFrame, direction: FrameDirection) -> None:
+        frame.audio = frame.audio[: 2 * 303]
+        await self.push_frame(frame, direction)
+
+
+def test_a_bot_that_is_held_after_its_last_sample_speaks_again():
+    def build(session: Session) -> Pipeline:
+        *before, gate, tracker, output = parrot()(session).processors
+        return Pipeline([*before, Trimmed(), gate, tracker, output])
+
+    def two_turns(held_at_s: float | None) -> Call:
+        with Call(build) as call:
+            call.types("one")
+            if held_at_s is not None:
+                call.wait(held_at_s)
+                call.detects(SpeechChunkFrame(confidence=0.9, speech_ms=64))
+            call.wait_for_reply(contains="one")
+            call.types("two")
+            call.wait_for_reply(contains="two")
+        return call
+
+    over_s = next(at for at, m in two_turns(None).wire.messages if m.get("trigger") == "tts_complete")
+    call = two_turns(over_s - 0.002)  # the last sample is played, and the output has not noticed it yet
+    told = [(round(at - over_s, 3), m["type"]) for at, m in call.wire.messages if m["type"] in ("pause", "resume")]
+    assert told == [(-0.002, "pause"), (0.0, "resume")]
 
 
 @pytest.mark.parametrize("ears", [(), (ScriptedSTT,)])

@@ -8,12 +8,25 @@ from typing import Any
 
 import pytest
 from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
-from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
+from pipecat.frames.frames import (
+    OutputAudioRawFrame,
+    TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
+)
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, consumes
-from leibniz_voice.pipeline.frames import EarlyWordsFrame, ReplyPreparingFrame, SpeechChunkFrame
+from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
+from leibniz_voice.pipeline.frames import (
+    EarlyWordsFrame,
+    PassageFrame,
+    ReplyEndedFrame,
+    ReplyPreparingFrame,
+    ReplyStartedFrame,
+    ReplyTextFrame,
+    SpeechChunkFrame,
+)
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, Step
 from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
@@ -118,6 +131,40 @@ def test_a_wrong_guess_leaves_no_trace() -> None:
     assert bot.outcome == (0, 1)
     assert bot.memory == [("user", "Where is it and when?"), ("assistant", spoken(2, 2))]
     assert bot.responder.counts["replies"] == 1
+
+
+class BehindTheGate(Processor):
+    """Notes the turns of what passes of replies, in order and each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed: dict[str, list[int]] = {}
+
+    @consumes(ReplyStartedFrame, PassageFrame, ReplyTextFrame, OutputAudioRawFrame, ReplyEndedFrame)
+    async def _on_reply(self, frame: Any, direction: FrameDirection) -> None:
+        turns = self.passed.setdefault(type(frame).__name__, [])
+        if frame.turn_id not in turns:
+            turns.append(frame.turn_id)
+        await self.push_frame(frame, direction)
+
+
+def test_not_even_the_marks_of_a_wrong_guess_pass_the_gate() -> None:
+    bot, notes = Bot(label="say"), BehindTheGate()
+    bot.responder = Responder(prepare=True, templates={"say": "<protected>{context}</protected>"})
+
+    def build(session: Session) -> Pipeline:
+        *before, tracker, output = bot.build(session).processors
+        return Pipeline([*before, notes, tracker, output])
+
+    async def script(call: AsyncCall) -> None:
+        await speaks(call, "where is it", final="Where is it and when?")
+        await call.until_state("speaking")
+        await call.until_state("idle")
+
+    run_offline(build, script)
+    assert bot.outcome == (0, 1)
+    assert len(notes.passed) == 5
+    assert all(turns == [2] for turns in notes.passed.values()), notes.passed
 
 
 def test_of_several_guesses_only_the_last_is_heard() -> None:
