@@ -98,6 +98,18 @@ def test_noise_pauses_the_bot_and_it_goes_on() -> None:
     ]
 
 
+def test_after_a_turn_that_was_understood_a_blip_awaits_no_words() -> None:
+    with words() as call:
+        call.user_says("where is my order")
+        call.until_state("speaking")
+        call.detects(SpeechChunkFrame(confidence=0.9, speech_ms=32))
+        call.wait(CHUNK_S)
+        call.detects(SpeechChunkFrame())
+        call.wait_for_reply()
+    paused, resumed = (at for at, m in call.wire.messages if m["type"] in ("pause", "resume"))
+    assert resumed - paused < 2 * CHUNK_S
+
+
 def test_speech_in_the_step_of_a_resume_pauses_the_bot_again() -> None:
     async def script(call: AsyncCall) -> None:
         speech, came = SpeechChunkFrame(confidence=0.9, speech_ms=64), asyncio.Event()

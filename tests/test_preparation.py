@@ -209,6 +209,22 @@ def test_what_nobody_commits_is_held_for_some_seconds_only() -> None:
     assert bot.outcome == (0, 2)
 
 
+def test_a_held_reply_does_not_hold_up_the_end() -> None:
+    bot, took_s = Bot(), []
+
+    async def script(call: AsyncCall) -> None:
+        await call.pushes(VADUserStartedSpeakingFrame(start_secs=0.064), SpeechChunkFrame(confidence=0.9))
+        await call.pushes(SpeechChunkFrame(confidence=0.1, speech_ms=500), EarlyWordsFrame(text="where is it"))
+        await asyncio.sleep(0.5)
+        began = asyncio.get_running_loop().time()
+        await call.session.end(timeout_s=4.0)
+        took_s.append(asyncio.get_running_loop().time() - began)
+
+    bot.talk(script)
+    assert bot.outcome == (0, 1)
+    assert took_s[0] < 1.0
+
+
 def test_a_prepared_reply_is_interrupted_like_any_other() -> None:
     bot = Bot()
 
