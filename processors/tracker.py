@@ -366,7 +366,8 @@ class StateTracker(Processor):
     def _measure(self, turn_id: int, *, is_cut: bool = False, heard: str = "") -> TurnMeasuredFrame:
         fields, waterfall = self.record.fields, self._waterfall
         told = (turn_id, waterfall.breakdown(), waterfall.instants_ms(), is_cut, heard)
-        return TurnMeasuredFrame(*told, fields.intent, len(fields.rag_results.get("results", ())))
+        results = fields.rag_results.get("results")  # anybody's branch, or hash
+        return TurnMeasuredFrame(*told, fields.intent, len(results) if isinstance(results, list) else 0)
 
     async def _move(self, event: Event) -> None:
         previous, state = self._machine.state, self._machine.feed(event)
@@ -392,6 +393,6 @@ class StateTracker(Processor):
 
 
 def _as_json(answer: Any) -> dict[str, Any]:
-    if answer is None:
-        return {}
-    return dict(answer) if isinstance(answer, dict) else answer.as_json()
+    if isinstance(answer, dict):
+        return dict(answer)
+    return getattr(answer, "as_json", dict)()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from loguru import logger
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
@@ -212,6 +213,18 @@ def test_a_barge_in_empties_what_the_contract_says() -> None:
 
     cut = Bench().run(script).fields.history
     assert cut == [{"turn_id": 1, "text": "It is on its way.", "heard": "It is", "interrupted": True}]
+
+
+@pytest.mark.parametrize("found", [None, 5, "text", ["a"], {"results": None}, {"results": 5}, {"results": "text"}])
+def test_whatever_a_branch_has_answered_the_turn_can_be_cut(found: Any) -> None:
+    async def script(b: Bench) -> None:
+        answers = {"intent": found, "retrieval": found}
+        await b.down(*turn(), TurnContextFrame(turn_id=1, answers=answers), *reply(), ReplyInterruptedFrame(turn_id=1))
+
+    bench = Bench().run(script)
+    assert bench.moves[-2:] == ["barge_in", "resume_listening"]
+    assert len(bench.after.of(ReplyInterruptedFrame)) == len(bench.after.of(TurnContextFrame)) == 1
+    assert bench.after.of(TurnMeasuredFrame)[-1].results == 0
 
 
 def test_the_end_of_the_users_turn_and_of_the_whole_turn_are_stored_at_once() -> None:
