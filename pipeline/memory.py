@@ -18,6 +18,7 @@ from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from .errors import ConfigurationError
+from .resume import Resumption
 
 INTERRUPTED = "[interrupted]"  # marks an answer that the user cut
 PASSAGES = "{question}\n\nPassages that may help:\n{passages}"
@@ -39,11 +40,24 @@ class Memory:
         self._max_messages = max_messages
         self._max_chars = max_chars
         self._turns: dict[int, list[Any]] = {}  # turn -> its messages, the question first; oldest turn first
+        self._said_before = (0, "")  # (turn, words) of a reply that began in another process; (0, "") for none
 
     def instruct(self, prompt: str) -> None:
         """Put a system prompt in front."""
         self._fixed.insert(0, {"role": "system", "content": prompt})
         self._publish()
+
+    def recall(self, resumption: Resumption | None) -> None:
+        """An earlier conversation goes on: its turns come first, and what was said of its last one. None: none does."""
+        if resumption is None:
+            return
+        for turn in resumption.exchanges:
+            self._turns[turn.turn_id] = [{"role": "user", "content": turn.question}] if turn.question else []
+            self._answer(turn.turn_id, f"{turn.said} {INTERRUPTED}".strip() if turn.is_cut else turn.said)
+        if resumption.rest is not None:
+            self._said_before = (resumption.turn_id, resumption.said)
+            if not resumption.is_greeting:
+                self.ask(resumption.turn_id, resumption.question)
 
     def ask(self, turn_id: int, question: str, passages: str = "") -> None:
         """A turn begins to be answered. Asked twice (late words, a restart), the second question stands."""
@@ -95,17 +109,21 @@ class Memory:
 
     def played(self, turn_id: int, text: str) -> None:
         """The whole reply `text` was heard."""
-        self._answer(turn_id, text)
+        self._answer(turn_id, f"{self._before(turn_id)} {text}")
 
     def cut(self, turn_id: int, heard: str, *, was_audible: bool) -> None:
         """The reply was interrupted; unless any of it was audible, its question goes back to the user's floor."""
-        if was_audible:
-            self._answer(turn_id, f"{heard} {INTERRUPTED}".strip())
+        before = self._before(turn_id)
+        if was_audible or before:
+            self._answer(turn_id, " ".join(f"{before} {heard} {INTERRUPTED}".split()))
         elif not any("tool_calls" in message for message in self._turns.get(turn_id, ())):
             self._turns.pop(turn_id, None)
             self._publish()
         else:
             self._answer(turn_id, INTERRUPTED)  # a tool was at work, which may have had effects
+
+    def _before(self, turn_id: int) -> str:
+        return self._said_before[1] if turn_id == self._said_before[0] else ""
 
     def _answer(self, turn_id: int, text: str) -> None:
         messages = self._turns.setdefault(turn_id, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from .snapshot import ConversationFields
 from .states import State
@@ -37,9 +38,11 @@ class ConversationRecord:
         if self._on_change is not None:
             self._on_change(line, flush)
 
-    def remember(self, message: dict[str, object]) -> None:
-        """Add one message to the history, the oldest falls out."""
-        self.fields.history.append(message)
+    def remember(self, heard: str, *, question: str, interrupted: bool) -> None:
+        """Add the response to the history, if there is one; the oldest message falls out."""
+        if not self.fields.llm_response:
+            return
+        self.fields.history.append(_message(self.fields, heard, question=question, interrupted=interrupted))
         del self.fields.history[:-MAX_HISTORY]
 
     def adopt(self, stored: ConversationFields) -> None:
@@ -50,8 +53,8 @@ class ConversationRecord:
         fields = self.fields
         earlier = list(stored.history)
         if stored.state in (State.THINKING, State.SPEAKING) and stored.llm_response:
-            cut = {"turn_id": stored.turn_id, "text": stored.llm_response, "heard": stored.heard, "interrupted": True}
-            earlier.append(cut)
+            question = " ".join(stored.text_buffer) if stored.state == State.SPEAKING else ""
+            earlier.append(_message(stored, stored.heard, question=question, interrupted=True))
         fields.history[:0] = earlier
         del fields.history[:-MAX_HISTORY]
         fields.turn_number += stored.turn_number
@@ -63,3 +66,8 @@ class ConversationRecord:
     def to_fields(self) -> dict[str, str]:
         """The stored hash's fields."""
         return self.fields.to_fields()
+
+
+def _message(fields: ConversationFields, heard: str, *, question: str, interrupted: bool) -> dict[str, Any]:
+    about = {"turn_id": fields.turn_id, "question": question, "text": fields.llm_response}
+    return {**about, "heard": heard, "interrupted": interrupted}

@@ -12,7 +12,9 @@ speaking       speaking                the stored answer goes on with its first 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .snapshot import ConversationFields
 from .states import State
@@ -21,6 +23,16 @@ RESUMED = "resumed"  # the trigger of the announcement that a conversation goes 
 
 _NO_END = "".join(rf"(?<!\b{word})" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "Prof"))
 _SENTENCE = re.compile(rf".+?(?:{_NO_END}[.!?…]+[\"'\u201d\u2019)\]]*(?=\s|$)|$)\s*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A turn that is over: what was asked ("" for a greeting), and what was said, or heard of it if it was cut."""
+
+    turn_id: int
+    question: str
+    said: str
+    is_cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,7 @@ class Resumption:
     fragments: tuple[str, ...] = ()  # words of the turn that the user is speaking
     is_pending: bool = False  # the last of them is not final
     is_greeting: bool = False  # what is being spoken answers nobody
+    exchanges: tuple[Exchange, ...] = ()  # the turns before, the oldest first
 
     @property
     def must_ask(self) -> bool:
@@ -44,6 +57,19 @@ class Resumption:
 
 def resumption_of(fields: ConversationFields) -> Resumption:
     """Read a stored conversation. Every stored state has one."""
+    return replace(_point_of(fields), exchanges=tuple(_exchanges_in(fields.history)))
+
+
+def _exchanges_in(history: Sequence[Mapping[str, Any]]) -> Iterator[Exchange]:
+    """What the stored messages tell; of a question that was cut before its answer was audible the next turn tells."""
+    for message in history:
+        turn_id, is_cut = message.get("turn_id"), bool(message.get("interrupted"))
+        question, said = message.get("question", ""), message.get("heard" if is_cut else "text", "")
+        if isinstance(turn_id, int) and isinstance(question, str) and isinstance(said, str) and (question or said):
+            yield Exchange(turn_id, question, said, is_cut)
+
+
+def _point_of(fields: ConversationFields) -> Resumption:
     state = State(fields.state)
     words = " ".join(fields.text_buffer)
     if state is State.THINKING:

@@ -6,7 +6,7 @@ empty value, fields that nobody here knows are left alone: others may add some.
 
  field          empty      field          empty
  state          idle       llm_response   ""
- turn_number    0          history        []    messages: turn_id, text, heard, interrupted; at most 8 KiB
+ turn_number    0          history        []    messages: turn_id, question, text, heard, interrupted; at most 8 KiB
  turn_id        0          timestamps     {}    "<from>_to_<to>" -> seconds
  text_buffer    []         last_update    0.0   unix seconds
  intent         {}         schema         1
@@ -136,9 +136,9 @@ def trim_history(history: list[dict[str, Any]], limit: int = HISTORY_BYTES) -> l
 
 
 def _shortened(message: dict[str, Any], limit: int) -> dict[str, Any]:
-    """A message of at most `limit` bytes: what was generated gives way first, then what was heard of it."""
+    """A message of `limit` bytes at most: its text gives way first, then the question, then what was heard."""
     message = dict(message)
-    for name in ("text", "heard"):
+    for name in ("text", "question", "heard"):
         over = _size_of(message) - limit
         if over > 0:  # a byte of the text is at least one of its JSON
             message[name] = str(message.get(name, "")).encode("utf-8", "replace")[:-over].decode("utf-8", "ignore")

@@ -114,9 +114,8 @@ class Responder(Processor):
         self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over, has_sentence)  # see there
         self._renewal: UserTurnFrame | None = None  # late words on their way to a turn of their own; None: no such
         self._cuts = Cuts(self)  # interruptions on their way; later frames wait behind them
-        self.counts: Counter[str] = (
-            Counter()
-        )  # replies, generated, failed, cuts, stale; prepared_hits, _misses, _saved_ms
+        # replies, generated, failed, cuts, stale; prepared_hits, _misses, _saved_ms
+        self.counts: Counter[str] = Counter()
         self._prepared = Preparation(self.counts, is_wanted=prepare)  # the reply to a guess
 
     async def cleanup(self) -> None:
@@ -134,6 +133,7 @@ class Responder(Processor):
         self.conductor.prepares = self._prepared.can_work(self._downstream)
         await self.push_frame(frame, direction)
         resumption = self.conductor.resumption  # a turn to ask again comes from the turn aggregator
+        self.memory.recall(resumption)
         if resumption is not None and resumption.rest is not None:  # of what another process was saying
             self._open, self._is_replying = resumption.turn_id, True
             await self._reply(resumption.turn_id, resumption.rest, is_rest=True)

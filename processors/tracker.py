@@ -253,10 +253,10 @@ class StateTracker(Processor):
         self._stock.read(frame)
         if is_cut:
             BARGE_INS.inc()
-            if self.state is State.SPEAKING:
-                fields.text_buffer = []
             self._cut = self._measure(fields.turn_id, is_cut=True)
             self._remember("", interrupted=True)  # the output says next what was heard of it
+            if self.state is State.SPEAKING:
+                fields.text_buffer = []
             self._empty_response()
             self._waterfall.restart()
         await self.push_frame(frame, direction)
@@ -337,11 +337,10 @@ class StateTracker(Processor):
         fields.llm_response, fields.heard, fields.is_complete = "", "", False
 
     def _remember(self, heard: str, *, interrupted: bool) -> None:
-        fields = self.record.fields
-        if fields.llm_response:
-            self.record.remember(
-                {"turn_id": fields.turn_id, "text": fields.llm_response, "heard": heard, "interrupted": interrupted}
-            )
+        fields = self.record.fields  # the words of a turn that is cut unheard are the next one's
+        is_asked = fields.turn_id != self._greeting_id and not (interrupted and self.state is State.THINKING)
+        question = " ".join(fields.text_buffer) if is_asked else ""
+        self.record.remember(heard, question=question, interrupted=interrupted)
 
     def _all_heard(self, turn_id: int, heard: str) -> str:
         said_turn, said = self._said_before

@@ -464,7 +464,8 @@ def test_a_conversation_begun_during_an_outage_finds_its_history_when_the_store_
         claim = await mirror.claim("s")
         record = ConversationRecord("s", fields=claim.fields, last_turn_id=claim.last_turn_id)
         record.fields.turn_number = 1
-        record.remember({"turn_id": record.fields.turn_id, "text": "Hello.", "heard": "Hello.", "interrupted": False})
+        record.fields.llm_response = "Hello."
+        record.remember("Hello.", question="", interrupted=False)
         mirror.open(claim, record, on_found=record.adopt)
         return claim, record, await mirror.drain(1)
 

@@ -119,7 +119,9 @@ def test_a_spoken_answer_goes_on_with_its_first_sentence_not_heard_to_the_end() 
     assert call.record.fields.turn_number == 1
     assert call.record.fields.llm_response == ANSWER
     assert call.record.fields.heard == ANSWER
-    assert call.record.fields.history[-1] == {"turn_id": 7, "text": ANSWER, "heard": ANSWER, "interrupted": False}
+    assert call.record.fields.history[-1] == {
+        "turn_id": 7, "question": "when", "text": ANSWER, "heard": ANSWER, "interrupted": False
+    }  # fmt: skip
     assert call.states[1:] == ["speaking", "idle"]
 
 

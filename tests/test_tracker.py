@@ -212,7 +212,8 @@ def test_a_barge_in_empties_what_the_contract_says() -> None:
         assert b.fields.text_buffer == ["no wait"]  # nothing of its answer was heard
 
     cut = Bench().run(script).fields.history
-    assert cut == [{"turn_id": 1, "text": "It is on its way.", "heard": "It is", "interrupted": True}]
+    told = {"question": "where is my order", "text": "It is on its way.", "heard": "It is"}
+    assert cut == [{"turn_id": 1, **told, "interrupted": True}]
 
 
 @pytest.mark.parametrize("found", [None, 5, "text", ["a"], {"results": None}, {"results": 5}, {"results": "text"}])
