@@ -92,6 +92,13 @@ def test_a_reply_that_a_cough_has_cut_is_interrupted_falsely():
     assert measured(heard(1, 2.3), said("turn", 2, 3), cut).false_interruptions == 0
 
 
+def test_a_cut_is_no_false_interruption_where_its_turn_ends_in_the_same_instant():
+    cut = moved(3, "speaking", "interrupt", "barge_in")
+    turns = [moved(1, "listening", "thinking", "vad_end"), moved(3, "listening", "thinking", "vad_end")]
+    assert measured(turns[0], cut, turns[1]).false_interruptions == 0
+    assert measured(*turns, cut).false_interruptions == 1
+
+
 def test_the_end_of_a_turn_that_interrupted_is_that_of_its_speech():
     """Speech over the bot ends before the state says that the user has the floor."""
     onset = Event(2.1, "SileroVAD", "downstream", "VADUserStartedSpeakingFrame", {"speech_ms": 100.0})
@@ -266,6 +273,7 @@ def test_ctrl_c_ends_a_comparison_and_its_processes(recorded):
     ("arguments", "reason"),
     [
         (("show", "none.gz"), "leibniz show: none.gz: no such file"),
+        (("show", "FOLDER"), ": is a folder; give one recording, such as "),
         (("replay", "CALL"), "give --bot BOT"),
         (("replay", "CALL", "--bot", "none.py"), "none.py: no such file"),
         (("compare", "CALL", "--set", "hangover"), "'hangover' is no setting; write NAME=VALUE"),
@@ -288,7 +296,7 @@ def test_ctrl_c_ends_a_comparison_and_its_processes(recorded):
 def test_wrong_use_is_answered_in_one_line(recorded, tmp_path, monkeypatch, capsys, arguments, reason):
     bot, calls = recorded
     monkeypatch.chdir(tmp_path)
-    names = {"CALL": str(next(calls.iterdir())), "BOT": bot, "BROKEN": "broken.py", "NOTHING": "nothing.py"}
+    names = {"CALL": str(next(calls.iterdir())), "FOLDER": str(calls), "BOT": bot, "BROKEN": "broken.py", "NOTHING": "nothing.py"}
     Path("broken.py").write_text("def build(session):\n    raise KeyError('on purpose')\n")
     Path("nothing.py").write_text("def build(session): ...\n")
     assert main([names.get(each, each) for each in arguments]) == 2

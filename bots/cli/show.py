@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .loading import UsageError, set_up_log
-from .recordings import load
+from .recordings import files_of, load
 
 if TYPE_CHECKING:  # takes time to import; done when the command runs
     from leibniz_voice.pipeline.testing import Recording
@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # type: ignore[attr-defined] # a terminal without box characters
     try:
+        if Path(options.file).is_dir():
+            raise UsageError(f"{options.file}: is a folder; give one recording, such as {files_of([options.file])[-1]}")
         _show(load(options.file), options)
     except UsageError as error:
         print(f"leibniz show: {error}", file=sys.stderr)

@@ -216,7 +216,12 @@ def _count(measures: Measures, recording: Recording, said: Sequence[Said]) -> No
     measures.false_cutoffs = sum(
         any(at < start < at + PASSED_S for start in starts) and _is_cut_in_thinking(at, recording) for at in ends
     )
-    measures.false_interruptions = sum(not any(end > at for end in ends) for at in cuts)
+    # By their order: in virtual time the end of the turn may come in the very instant of the cut.
+    order = [move for move in recording.moves if move.state == "interrupt" or move.trigger == "vad_end"]
+    measures.false_interruptions = sum(
+        move.state == "interrupt" and not any(later.trigger == "vad_end" for later in order[number:])
+        for number, move in enumerate(order)
+    )
 
 
 def _is_cut_in_thinking(at: float, recording: Recording) -> bool:
