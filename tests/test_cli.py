@@ -95,6 +95,7 @@ def test_wrong_use_is_status_2(arguments):
         ("bot.py", "raise RuntimeError('on purpose')\n", "RuntimeError: on purpose"),
         ("bot.py", "x = 1\ndef build(:\n", "bot.py:2: SyntaxError: invalid syntax"),
         ("bot.py", "def build(): ...\n", "build is called with one argument, but is build()"),
+        ("bot.py", "import sys\nsys.exit(3)\n", "bot.py:2: SystemExit: 3"),
         ("shop", "", "shop/bot.py"),
     ],
 )
@@ -112,7 +113,7 @@ def test_serve_says_that_a_port_is_taken(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = leibniz("serve", ECHO, "--port", port, "--data", str(tmp_path))
-    assert_one_line_and_status_2(done, f"cannot listen on 127.0.0.1:{port}", "in use")
+    assert_one_line_and_status_2(done, f"cannot listen on 127.0.0.1:{port}: address already in use; ", "another --port")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,9 @@ def test_serve_says_that_a_port_is_taken(tmp_path):
         (["--log-level", "FOO"], {}, ["--log-level is FOO", "DEBUG"]),
         (["--drain", "-1"], {}, ["--drain is -1"]),
         (["--drain", "nan"], {}, ["--drain is nan"]),
+        (["--idle", "inf"], {}, ["idle_s is inf"]),
+        (["--workers", "0"], {}, ["--workers is 0", "give 1 to"]),
+        (["--workers", "100000"], {}, ["--workers is 100000", "give 1 to"]),
         (["--port", "0"], {"REDIS_URL": "foo"}, ["REDIS_URL", "foo", "redis://"]),
     ],
 )
@@ -204,7 +208,7 @@ def test_talk_without_a_bot_says_what_to_do(free_port):
         (["hello", "--stereo"], ["--stereo needs --out"]),
         (["hello", "--out", "/nowhere/x.wav"], ["no such folder"]),
         (["hello", "--out", "/proc/x.wav"], ["/proc/x.wav: cannot be written"]),
-        (["hello", "--bot", str(ROOT / "bots")], ["is a folder"]),
+        (["hello", "--bot", str(ROOT / "bots")], ["is a folder", "such as", "/bots/assistant.py"]),
         (["hello", "--interrupt-after", "soon", "stop"], ["--interrupt-after is 'soon'"]),
         (["hello", "--voice", "klingon9"], ["klingon9"]),
     ],

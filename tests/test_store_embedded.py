@@ -70,6 +70,16 @@ async def claim_when_back(store):
                 return await store.claim("s", "b")
 
 
+def test_a_folder_that_cannot_be_one_is_named(tmp_path):
+    (tmp_path / "file").touch()
+
+    async def body():
+        with pytest.raises(StoreError, match=r"/file does not start: file exists$"):
+            await EmbeddedRedis(directory=tmp_path / "file").start()
+
+    asyncio.run(body())
+
+
 def test_state_survives_a_kill_of_the_server(tmp_path):
     """kill -9 of the server: another one is up in a moment, with every acknowledged write."""
 

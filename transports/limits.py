@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from prometheus_client import Counter
@@ -13,7 +14,7 @@ REFUSED = Counter("leibniz_refused", "Connections and messages refused, by the l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Raises `ConfigurationError` for a value that is not positive. Units stand in the names: s seconds, bytes."""
+    """Raises `ConfigurationError` for a value that is not positive and finite. Units stand in the names: s seconds, bytes."""
 
     message_bytes: int = 64 * 1024  # one message; larger: close 1009
     handshake_s: float = 5.0  # from the TCP connection to the WebSocket; slower: dropped
@@ -33,8 +34,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ConfigurationError(f"the limit {field.name} is {getattr(self, field.name)}, but must be positive")
+            if not 0 < (value := getattr(self, field.name)) < math.inf:
+                raise ConfigurationError(f"the limit {field.name} is {value}; give a number above 0, and no inf")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

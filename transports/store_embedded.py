@@ -117,7 +117,9 @@ class EmbeddedRedis:
                     await asyncio.sleep(0.005)
         except (OSError, TimeoutError) as error:
             await self.stop()
-            raise StoreError(f"the embedded Redis in {self.directory} does not start: {error!r}") from error
+            late = f"no answer within {self._start_timeout_s:g} s"
+            why = late if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
+            raise StoreError(f"the embedded Redis in {self.directory} does not start: {why}") from error
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="embedded redis")
 

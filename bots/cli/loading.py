@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import importlib.util
 import inspect
 import os
@@ -44,6 +46,13 @@ def set_up_log(level: str = "INFO") -> None:
     )
 
 
+def cannot_listen(options: argparse.Namespace, error: OSError) -> str:
+    """Say why nobody can listen on --host and --port."""
+    why = (error.strerror or str(error)).rpartition(": ")[2].lower()  # asyncio says the address, too, in Python's words
+    told = "; end what listens there, or give another --port" if error.errno == errno.EADDRINUSE else ""
+    return f"cannot listen on {options.host}:{options.port}: {why}{told}"
+
+
 def counted(number: int, noun: str) -> str:
     """`1 turn`, `2 turns`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -53,7 +62,8 @@ def check_script(path: str) -> Path:
     """Return the file of a bot script. Raises `UsageError` if it cannot be one."""
     file = Path(path)
     if file.is_dir():
-        inside = [str(each) for each in (file / "bot.py", *sorted(file.glob("*.py"))) if each.is_file()]
+        scripts = (file / "bot.py", *sorted(file.glob("[!_]*.py")))
+        inside = [str(each) for each in scripts if each.is_file()]
         raise UsageError(f"{path}: is a folder; give a bot script, such as {(inside or ['bots/assistant.py'])[0]}")
     if not file.is_file():
         raise UsageError(f"{path}: no such file; give a bot script such as bots/assistant.py")
@@ -73,7 +83,7 @@ def load_bot(path: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's script: whatever it raises is shown as its fault
+    except (Exception, SystemExit) as error:  # the user's script: whatever it raises is shown as its fault
         logger.opt(exception=error).debug("the bot script failed")
         raise UsageError(blame(path, error)) from error
     build = getattr(module, "build", None)

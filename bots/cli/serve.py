@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from .loading import UsageError, counted, lifespan_of, load_bot, set_up_log
+from .loading import UsageError, cannot_listen, counted, lifespan_of, load_bot, set_up_log
 from .workers import USAGE, WORKER, die_with_parent, is_first_to_refuse, place_in, supervise
+
+WORKERS_PER_CORE = 8  # one is enough; services that a bot waits for cost no core
 
 EPILOG = """\
 environment:
@@ -89,12 +91,17 @@ def port(text: str) -> int:
     return int(text)
 
 
+def max_workers() -> int:
+    """How many processes may be asked for: more is a slip, and thousands would take the machine along."""
+    return WORKERS_PER_CORE * (os.cpu_count() or 1)
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     try:
         set_up_log(options.log_level)
-        if options.workers < 1:
-            raise UsageError(f"--workers is {options.workers}; give at least 1")
+        if not 1 <= options.workers <= max_workers():
+            raise UsageError(f"--workers is {options.workers}; give 1 to {max_workers()}, as each takes a core")
         if not 0 <= options.drain < math.inf:
             raise UsageError(f"--drain is {options.drain:g}; give seconds, 0 or more")
         if options.idle is not None:
@@ -187,7 +194,7 @@ async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int
             try:
                 await server.start()
             except OSError as error:
-                raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
+                raise UsageError(cannot_listen(options, error)) from error
             try:
                 await _until_stopped(server, is_worker=place is not None)
             finally:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from loguru import logger
 
-from .loading import UsageError
+from .loading import UsageError, cannot_listen
 
 WORKER = "LEIBNIZ_WORKER"  # environment of a worker: "<number>:<pid of its supervisor>:<folder>"
 LOOK_S = 0.1  # how often the workers are looked at
@@ -171,7 +171,7 @@ def reserve(options: argparse.Namespace) -> socket.socket:
     try:
         holder.bind((options.host, options.port))
     except OSError as error:
-        raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
+        raise UsageError(cannot_listen(options, error)) from error
     options.port = holder.getsockname()[1]
     return holder
 
