@@ -296,7 +296,8 @@ def test_ctrl_c_ends_a_comparison_and_its_processes(recorded):
 def test_wrong_use_is_answered_in_one_line(recorded, tmp_path, monkeypatch, capsys, arguments, reason):
     bot, calls = recorded
     monkeypatch.chdir(tmp_path)
-    names = {"CALL": str(next(calls.iterdir())), "FOLDER": str(calls), "BOT": bot, "BROKEN": "broken.py", "NOTHING": "nothing.py"}
+    names = {"CALL": str(next(calls.iterdir())), "FOLDER": str(calls), "BOT": bot}
+    names |= {"BROKEN": "broken.py", "NOTHING": "nothing.py"}
     Path("broken.py").write_text("def build(session):\n    raise KeyError('on purpose')\n")
     Path("nothing.py").write_text("def build(session): ...\n")
     assert main([names.get(each, each) for each in arguments]) == 2

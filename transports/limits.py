@@ -14,7 +14,7 @@ REFUSED = Counter("leibniz_refused", "Connections and messages refused, by the l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Raises `ConfigurationError` for a value that is not positive and finite. Units stand in the names: s seconds, bytes."""
+    """Raises `ConfigurationError` for a value not above 0, or endless. Units stand in the names: s seconds, bytes."""
 
     message_bytes: int = 64 * 1024  # one message; larger: close 1009
     handshake_s: float = 5.0  # from the TCP connection to the WebSocket; slower: dropped
