@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loguru import logger
 from pipecat.frames.frames import TTSSpeakFrame
 from pipecat.processors.frame_processor import FrameDirection
 
@@ -112,3 +113,19 @@ def test_a_forgetful_resampler_continues_nothing() -> None:
     resampler.forget()
     silence = np.frombuffer(resampler(bytes(4800)) + resampler.flush(), np.int16)
     assert np.abs(silence.astype(int)).max() <= 1  # it dithers
+
+
+def test_a_reply_too_long_to_be_kept_is_warned_of_once() -> None:
+    async def script(call: AsyncCall) -> None:
+        for _ in range(13):
+            await call.pushes(ReplyAudioFrame(bytes(2 * 10 * 16000), 16000, 1, turn_id=1))
+
+    warnings: list[str] = []
+    sink = logger.add(lambda line: warnings.append(line.record["message"]), level="WARNING")
+    try:
+        run_offline(lambda session: Pipeline([session.input, session.output]), script)
+    finally:
+        logger.remove(sink)
+    assert [text for text in warnings if "to be played" in text] == [
+        "turn 1: 120 s wait to be played; what follows is lost"
+    ]

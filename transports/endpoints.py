@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from loguru import logger
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
@@ -129,6 +130,7 @@ class ClientOutput(Processor):
         self._rate = PIPELINE_RATE  # the client's
         self._from_voice = ReplyResampler(PIPELINE_RATE)  # from the voices' rates
         self._marker = 0  # turn of the reply that came last
+        self._overfull: int | None = None  # the turn whose reply was too long to be kept, as was logged
         self._turn_id = 0  # the newest turn of the state machine
         self._sounding: int | None = None  # the turn whose audio is being sent
         self._unspoken = 0  # the newest turn whose voice failed; 0: none
@@ -176,6 +178,11 @@ class ClientOutput(Processor):
         turn_id = self._marker if turn_id is None else turn_id
         pcm = self._from_voice(turn_id, frame.audio, frame.sample_rate, frame.num_channels)
         self._playout.push_audio(turn_id, pcm, getattr(frame, "words", ()))
+        if self._playout.is_full and turn_id != self._overfull:
+            self._overfull = turn_id
+            logger.warning(
+                f"turn {turn_id}: {self._playout.held_ms / 1000:g} s wait to be played; what follows is lost"
+            )
         self._play()
 
     @consumes(TTSTextFrame)

@@ -204,6 +204,11 @@ class Playout:
         return self._replies[0].sent_real / self.sample_rate * 1000 if self._replies else 0.0
 
     @property
+    def is_full(self) -> bool:
+        """Whether no further audio is taken before some of it has left."""
+        return self._held_bytes >= self._max_bytes
+
+    @property
     def is_sent(self) -> bool:
         """Whether all of the playing reply has left, and nothing more of it comes."""
         return bool(self._replies) and self._replies[0].closed
