@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
 from pipecat.frames.frames import (
+    Frame,
     OutputAudioRawFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
@@ -26,7 +27,9 @@ from leibniz_voice.pipeline.frames import (
     ReplyStartedFrame,
     ReplyTextFrame,
     SpeechChunkFrame,
+    UserTurnFrame,
 )
+from leibniz_voice.pipeline.preparation import HOLD_S
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, Step
 from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
@@ -207,6 +210,33 @@ def test_what_nobody_commits_is_held_for_some_seconds_only() -> None:
 
     bot.talk(script)
     assert bot.outcome == (0, 2)
+
+
+class Slow(FrameProcessor):
+    """A queued guest that takes its time with turns."""
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, UserTurnFrame):
+            await asyncio.sleep(0.02)
+        await self.push_frame(frame, direction)
+
+
+def test_a_turn_whose_reply_was_given_up_on_its_way_is_answered_all_the_same() -> None:
+    bot = Bot()
+
+    def build(session: Session) -> Pipeline:
+        head, turns, *others = bot.build(session).processors
+        return Pipeline([head, turns, Slow(), *others])
+
+    async def script(call: AsyncCall) -> None:
+        await speaks(call, "where is it", final="where is it", hold_s=BRANCHES_S + HOLD_S - 0.01)
+        await call.until_state("speaking")
+        await call.until_state("idle")
+
+    call = run_offline(build, script)
+    assert bot.outcome == (0, 1)
+    assert call.replies == [spoken(2, 2)]
 
 
 def test_a_held_reply_does_not_hold_up_the_end() -> None:
