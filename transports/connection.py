@@ -7,6 +7,7 @@ limit, or `close`
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -82,6 +83,8 @@ class Connection:
         self._ticker = shared_ticker()  # the voices of all: they come before what a client says
         self._mirrored: MirroredSession | None = None  # None before the claim
         self._record: ConversationRecord | None = None  # None before the claim
+        self._has_words = False  # a fragment has come since the last end of a turn
+        self._turn_at = -math.inf  # loop time of that
         self._loop = asyncio.get_running_loop()
         self.began = self._heard = self._loop.time()  # when it came, and when the last message did
         self._watch: asyncio.TimerHandle | None = None  # looks at silence and time; None before the session
@@ -277,9 +280,16 @@ class Connection:
         elif isinstance(message, protocol.Ack):
             self._output.acknowledge(message.turn, message.played_ms)
         else:
-            if self._turnstiles is not None and isinstance(message, protocol.VadEnd | protocol.Typed):
-                await self._turnstiles.turn.pass_through()
+            await self._wait_for_turn(message, now)
             await self._input.receive(message)
+
+    async def _wait_for_turn(self, message: protocol.ClientMessage, now: float) -> None:
+        """Before a turn that a message ends; the end of a turn without words costs nothing and waits for nobody."""
+        self._has_words = self._has_words or isinstance(message, protocol.SttFragment | protocol.Typed)
+        if self._has_words and isinstance(message, protocol.VadEnd | protocol.Typed):
+            since_s, self._turn_at, self._has_words = now - self._turn_at, now, False
+            if self._turnstiles is not None:
+                await self._turnstiles.pass_turn(since_s)
 
     def _report(self, error: ProtocolError) -> None:
         """Tell the client of its mistake; of a flood, only now and then."""
