@@ -185,9 +185,10 @@ def plot(rows: dict[str, list[tuple[int, float, float]]]) -> str:
             drawn += f'<circle class="{who}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
             if who == "hangover":
                 drawn += f'<text x="{x + 7:.1f}" y="{y - 7:.1f}">{hangover_ms}</text>'
-    x, y = at(*reversed(rows["words"][0][1:]))
-    which = f"words end it, hangover {HANGOVERS_MS[0]} to {HANGOVERS_MS[-1]}"
-    drawn += f'<text x="{x + 10:.1f}" y="{y - 10:.1f}">{which}</text>'
+    x, y = at(*reversed(rows["words"][1][1:]))
+    drawn += f'<text x="{x + 10:.1f}" y="{y + 4:.1f}">the words end it: {HANGOVERS_MS[1]}</text>'
+    x, y = at(*reversed(rows["words"][-1][1:]))
+    drawn += f'<text x="{x + 10:.1f}" y="{y - 7:.1f}">{HANGOVERS_MS[2]} to {HANGOVERS_MS[-1]}</text>'
     style = (
         "svg{--bg:#fff;--fg:#1d2433;--dim:#5c667a;--line:#e3e7ee;--a:#1f6feb;--b:#c2410c;"
         "font:12px system-ui,sans-serif}@media(prefers-color-scheme:dark){svg{--bg:#141821;--fg:#e6e9f0;--dim:#a3adbf;"
