@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from websockets.datastructures import Headers
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import StoreError
-from leibniz_voice.transports import RedisStore, WebSocketServer
-from leibniz_voice.transports.admission import Origins
+from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.transports import RedisStore, WebSocketServer, connection
+from leibniz_voice.transports.admission import Origins, TokenGate
 from leibniz_voice.transports.handshake import dialect_of
 from leibniz_voice.transports.limits import Limits
 from leibniz_voice.transports.rtvi import RtviDialect
@@ -25,7 +27,8 @@ from leibniz_voice.transports.twilio import TwilioDialect
 
 from .redis_servers import Server
 
-ECHO = load_bot(str(Path(__file__).parent.parent / "bots" / "echo.py"))
+BOTS = Path(__file__).parent.parent / "bots"
+ECHO, ASSISTANT = load_bot(str(BOTS / "echo.py")), load_bot(str(BOTS / "assistant.py"))
 SECRET = "correct horse battery staple, and then some"
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}==\r\n"
 needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
@@ -194,3 +197,43 @@ def test_a_hundred_tokens_at_once_are_all_looked_up(real_redis: str) -> None:
     answers = asyncio.run(main())
     assert not any(isinstance(told, StoreError) for told in answers)
     assert answers == [False] * 100
+
+
+# ---------------------------------------------------------------------------------------------------------- time
+
+
+@pytest.mark.slow
+def test_a_turn_that_its_client_never_ends_does_not_keep_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LAST_TURN_S", 0.5)
+
+    async def main() -> int | None:
+        limits = Limits(session_s=0.3)
+        async with WebSocketServer(ASSISTANT.build, port=0, limits=limits) as server:
+            socket = await connect(f"{server.address}?session_id=s1")
+            await socket.send('{"type":"stt_fragment","text":"where is my","is_final":true}')
+            await asyncio.wait_for(socket.wait_closed(), 10)
+        await close_all()
+        return socket.close_code
+
+    assert asyncio.run(main()) == 1012
+
+
+@pytest.mark.parametrize(("session_s", "lifetime_s"), [(4 * 3600.0, 5 * 3600), (math.inf, 7 * 86_400)])
+def test_the_token_in_ready_outlives_the_longest_connection(session_s: float, lifetime_s: int) -> None:
+    """Else a call that drops in its second hour could not go on."""
+    gate = TokenGate(TokenKey(SECRET), session_s=session_s, clock=lambda: 1_000_000.0)
+    ticket = TokenKey(SECRET).check(gate.next("s1") or "", "s1", now=1_000_000.0 + lifetime_s)
+    assert ticket.expires == 1_000_000 + lifetime_s
+
+
+@pytest.mark.slow
+def test_the_token_in_ready_follows_the_limit() -> None:
+    async def main() -> str:
+        options = {"secret": SECRET, "limits": Limits(session_s=7200)}
+        async with WebSocketServer(ECHO.build, port=0, **options) as server:  # type: ignore[arg-type]
+            headers = {"Authorization": f"Bearer {TokenKey(SECRET).mint('s1', now=time.time())}"}
+            async with connect(f"{server.address}?session_id=s1", additional_headers=headers) as socket:
+                return json.loads(await socket.recv())["token"]
+
+    token = asyncio.run(main())
+    assert TokenKey(SECRET).check(token, "s1", now=time.time() + 7200 + 3500)

@@ -12,18 +12,27 @@ from websockets.datastructures import Headers
 
 from .limits import REFUSED, Limits
 from .spent import SpentTokens
-from .tokens import NEXT_S, TokenKey, TokenRefused
+from .tokens import MAX_S, NEXT_S, TokenKey, TokenRefused
 
 TOKEN_PREFIX = "token."  # of the subprotocol that carries a token, as browsers can set no other header
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
 class TokenGate:
-    """Checks a connection's token, uses it up, and mints the next one. Without a key everybody may come in."""
+    """Checks a connection's token, uses it up, and mints the next one. Without a key everybody may come in.
+
+    `session_s` is how long a connection lasts at most: the next token is good for that and an hour more.
+    """
 
     def __init__(
-        self, key: TokenKey | None, *, spent: SpentTokens | None = None, clock: Callable[[], float] = time.time
+        self,
+        key: TokenKey | None,
+        *,
+        spent: SpentTokens | None = None,
+        session_s: float = 0.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._next_s = min(session_s + NEXT_S, MAX_S)  # lifetime of the next token
         self._key = key  # None: no tokens are asked for
         self._spent = SpentTokens(clock=clock) if spent is None else spent  # an empty one is false
         self._clock = clock  # unix seconds
@@ -49,7 +58,7 @@ class TokenGate:
         """A token for the session's next connection; None where none is needed."""
         if self._key is None:
             return None
-        return self._key.mint(session_id, now=self._clock(), lifetime_s=NEXT_S)
+        return self._key.mint(session_id, now=self._clock(), lifetime_s=self._next_s)
 
 
 def token_in(headers: Headers) -> str | None:

@@ -35,6 +35,7 @@ from .turnstile import Turnstiles
 
 HELLO_S = 0.2  # how long `ready` waits for a `hello` that is optional
 LOOK_S = 0.5  # how often silence and the session's time are looked at
+LAST_TURN_S = 60.0  # a turn may go on for when the session's time is over; its client may never end it
 MAX_EARLY = 512 * 1024  # bytes, 16 s of audio, that a client may send before it has read anything; then it has to wait
 DRAIN_S = 0.5  # for messages on their way when the server closes
 
@@ -311,6 +312,8 @@ class Connection:
         if now - self.began > self._limits.session_s and self._leaving is None:
             REFUSED.labels("session_time").inc()
             self.leave(CloseCode.RESTART, "the connection's time is over; reconnect")
+        if now - self.began > self._limits.session_s + LAST_TURN_S:
+            self._close_soon(CloseCode.RESTART, "the connection's time is over; reconnect")
 
     def _changed(self, line: LogLine | None, is_urgent: bool) -> None:
         if self._mirrored is not None:

@@ -55,8 +55,9 @@ class Reception:
         self._build = build  # makes the pipeline of a session
         self._store = store or MemoryStore()  # where conversations survive
         self._mirror = Mirror(self._store)  # writes them there
-        self.tokens = TokenGate(key, spent=SpentTokens(ledger=self._store, folder=peers.spent if peers else None))
         self._limits = limits or Limits()
+        spent = SpentTokens(ledger=self._store, folder=peers.spent if peers else None)
+        self.tokens = TokenGate(key, spent=spent, session_s=self._limits.session_s)
         self._lead_ms = lead_ms  # how far audio may run ahead of real time
         self._peers = peers  # the other workers; None for a single process
         self._places = 0  # WebSockets, those included whose call is not answered yet

@@ -19,7 +19,8 @@ from ..pipeline.errors import ConfigurationError, LeibnizError
 
 MIN_SECRET_BYTES = 32  # as long as the hash: shorter keys weaken it (RFC 2104, section 3)
 FIRST_S = 300.0  # lifetime of a token that an application hands to a page
-NEXT_S = 3600.0  # of the one in `ready`: a conversation is kept as long as this after its last change
+NEXT_S = 3600.0  # of the one in `ready`, after its connection: a conversation is kept so long after its last change
+MAX_S = 7 * 86_400.0  # of any
 MAX_TOKEN_CHARS = 256  # the longest valid one has 167
 
 _TOKEN = re.compile(r"(lv1\.([A-Za-z0-9_-]{1,64})\.([0-9]{1,12})\.([0-9a-f]{32}))\.([A-Za-z0-9_-]{43})", re.ASCII)
