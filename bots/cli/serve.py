@@ -7,7 +7,6 @@ import asyncio
 import gc
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from .loading import UsageError, cannot_listen, counted, lifespan_of, load_bot, set_up_log
-from .workers import USAGE, WORKER, die_with_parent, is_first_to_refuse, place_in, supervise
+from .workers import USAGE, WORKER, die_with_parent, is_first_to_refuse, on_stop, place_in, supervise
 
 WORKERS_PER_CORE = 8  # one is enough; services that a bot waits for cost no core
 
@@ -213,15 +212,13 @@ async def _until_stopped(server: Any, *, is_worker: bool) -> None:
     second one.
     """
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def stop() -> None:
         if stopped.is_set() and not is_worker:
             os._exit(1)
         stopped.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    on_stop(stop)
     page = server.address.replace("ws://", "http://").replace("/orchestrate", "/")
     print(f"Ready: {server.address}?session_id=ID (console: {page})", flush=True)
     await stopped.wait()

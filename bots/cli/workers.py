@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ KEEP_S = 1.0  # how often their counters are kept
 BACKOFF_S = (0.1, 5.0)  # before a worker that died at once is started again
 STABLE_S = 10.0  # a worker that lived so long is restarted at once
 END_S = 5.0  # from SIGTERM to SIGKILL, besides --drain
+SAME_WISH_S = 0.2  # what comes so soon after a signal is that signal again; nobody presses Ctrl-C twice so fast
 USAGE = 2  # exit status of wrong use, which starting again does not mend
 REFUSAL = "refused"  # file in the folder: a worker has said what is wrong
 FLAGS = ("insecure", "trust_proxy", "no_audio", "no_text")  # options without a value that workers get too
@@ -157,6 +159,24 @@ class Workers:
         return min(worst, 1)
 
 
+def on_stop(call: Callable[[], None]) -> None:
+    """Call at the first SIGINT or SIGTERM, and at each one that is meant as another.
+
+    `timeout`, `uv run` outside a terminal and whoever signals a process and its group send two at once, as one wish.
+    """
+    loop = asyncio.get_running_loop()
+    heard_at: float | None = None  # None before the first
+
+    def hear() -> None:
+        nonlocal heard_at
+        if heard_at is None or loop.time() - heard_at > SAME_WISH_S:
+            heard_at = loop.time()
+            call()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, hear)
+
+
 def describe(status: int) -> str:
     """An exit status in words."""
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
@@ -179,10 +199,8 @@ def reserve(options: argparse.Namespace) -> socket.socket:
 async def supervise(options: argparse.Namespace) -> int:
     """Run the workers until SIGINT or SIGTERM; a second one kills them. 2 if none can serve: one has said why."""
 
-    stopped: asyncio.Queue[int] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.put_nowait, number)
+    stopped: asyncio.Queue[None] = asyncio.Queue()
+    on_stop(lambda: stopped.put_nowait(None))
     server = None if os.environ.get("REDIS_URL") else await _own_redis(options.data)
     with contextlib.closing(reserve(options)), tempfile.TemporaryDirectory(prefix="leibniz-") as folder:
         workers = Workers(options, folder=Path(folder), redis_url=server.url if server else None)
