@@ -32,7 +32,7 @@ def draw(rows: list[dict[str, Any]], voices: Sequence[str], pauses: Sequence[int
     """Cut-offs over the pause, delay over the pause, and every setting in the plane of both."""
     rows = [row for row in rows if row["voice"] in voices]
     body: list[str] = []
-    for number, (title, most) in enumerate((("false cut-offs, %", 100.0), ("median delay, ms", 2000.0))):
+    for number, (title, most) in enumerate((("false cut-offs, %", 100.0), ("median delay, ms", 3000.0))):
         left = LEFT + number * (W + GAP)
         body += _frame(title, "pause in the sentence, ms", left, max(pauses), most)
         for system, colour in COLOURS.items():

@@ -310,7 +310,7 @@ def plot(table: dict[int, dict[str, float]], path: Path) -> None:
         seen[kind] += 1
     axes.set(xlabel="processors in the chain", ylabel="CPU per audio frame (us)", yscale="log", xticks=LENGTHS)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8, handlelength=5)  # long enough to tell the dashes apart
     figure.savefig(path)
 
 
