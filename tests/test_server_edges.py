@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.datastructures import Headers
 
 from leibniz_voice.bots.cli.loading import load_bot
-from leibniz_voice.pipeline.errors import StoreError
+from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import RedisStore, WebSocketServer, connection
 from leibniz_voice.transports.admission import Origins, TokenGate
@@ -68,6 +68,24 @@ def test_a_target_that_is_a_whole_url_is_its_path(path: str, status: bytes) -> N
     assert asyncio.run(main()).startswith(b"HTTP/1.1 " + status)
 
 
+@pytest.mark.slow
+def test_a_request_without_end_is_cut_off_before_it_fills_the_memory() -> None:
+    async def main() -> int:
+        async with WebSocketServer(ECHO.build, port=0) as server:
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"GET /health HTTP/1.1\r\n")
+            for sent in range(200):
+                writer.write(b"X-%d: %s\r\n" % (sent, b"a" * 1000))
+                try:
+                    await asyncio.wait_for(writer.drain(), 5)
+                except ConnectionError:
+                    return sent
+                await asyncio.sleep(0.005)
+            return 200
+
+    assert 30 <= asyncio.run(main()) < 60
+
+
 def test_a_target_that_is_a_whole_url_is_spelled_by_its_path() -> None:
     assert isinstance(dialect_of("http://x/twilio", Headers()), TwilioDialect)
     assert isinstance(dialect_of("http://x/pipecat?session_id=s1", Headers()), RtviDialect)
@@ -96,6 +114,30 @@ def test_a_name_is_the_servers_own_only_where_strangers_need_a_token(
     origin: str, host: str, is_trusted: bool, allowed: bool
 ) -> None:
     assert Origins(["https://listed.example"], trusts_host=is_trusted).allows(origin, host) is allowed
+
+
+@pytest.mark.parametrize(
+    ("listed", "sent"),
+    [
+        ("https://Shop.Example/", "https://shop.example"),
+        ("https://shop.example:443", "https://shop.example"),
+        ("http://shop.example:8080", "http://shop.example:8080"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+        ("null", "null"),
+        ("*", "https://any.example"),
+    ],
+)
+def test_a_listed_origin_may_be_written_as_people_do(listed: str, sent: str) -> None:
+    assert Origins([listed]).allows(sent, "127.0.0.1:8004")
+    assert listed == "*" or not Origins([listed]).allows("https://other.example", "127.0.0.1:8004")
+
+
+@pytest.mark.parametrize(
+    "listed", ["shop.example", "https://shop.example/page", "https://u@shop.example", "https:", ""]
+)
+def test_what_is_no_origin_is_refused_by_name(listed: str) -> None:
+    with pytest.raises(ConfigurationError, match=repr(listed)):
+        Origins([listed])
 
 
 @pytest.mark.slow

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 
+from ..pipeline.errors import ConfigurationError
 from .limits import REFUSED, Limits
 from .spent import SpentTokens
 from .tokens import MAX_S, NEXT_S, TokenKey, TokenRefused
 
 TOKEN_PREFIX = "token."  # of the subprotocol that carries a token, as browsers can set no other header
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
@@ -82,10 +84,11 @@ class Origins:
 
     A server that anybody on this machine may talk to (not `trusts_host`) takes for its own only an address, no name: a
     page of evil.example could have its name resolved to 127.0.0.1, and would then be of the server's own origin.
+    Raises `ConfigurationError` for what no browser would ever send as an origin.
     """
 
     def __init__(self, allowed: Sequence[str] = (), *, trusts_host: bool = True) -> None:
-        self._allowed = frozenset(allowed)
+        self._allowed = frozenset(map(_as_browsers_say, allowed))
         self._trusts_host = trusts_host  # tokens are asked for, or nobody minds
 
     def allows(self, origin: str, host: str) -> bool:
@@ -100,6 +103,17 @@ class Origins:
         if parts.scheme not in ("http", "https") or name is None:
             return False
         return name in _LOOPBACK or (parts.netloc == host and (self._trusts_host or _is_address(name)))
+
+
+def _as_browsers_say(origin: str) -> str:
+    """A listed origin as browsers spell it: lower case, no slash at the end, no port that goes without saying."""
+    if origin in ("*", "null"):
+        return origin
+    parts = urlsplit(origin.lower())
+    is_origin = parts.scheme and parts.hostname and parts.path in ("", "/") and not (parts.query or parts.fragment)
+    if not is_origin or "@" in parts.netloc:
+        raise ConfigurationError(f"{origin!r} is no origin; write scheme and host, as in https://shop.example, or *")
+    return f"{parts.scheme}://{parts.netloc.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ''))}"
 
 
 def _is_address(host: str) -> bool:

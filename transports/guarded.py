@@ -17,6 +17,7 @@ from .protocol import CloseCode
 from .ticker import shared_ticker
 
 READ_BYTES = 2048  # of one client at a time: asyncio's 256 KiB may hold 40,000 tiny frames, half a second of work
+MAX_REQUEST_BYTES = 32 * 1024  # of the HTTP request, cookies and all; the library itself would keep a megabyte
 BURST_S = 1.5  # frames that may come at once, as a time at the allowed rate
 LAST_WORDS_S = 1.0  # until a client that was told to go is dropped
 
@@ -30,6 +31,7 @@ class GuardedConnection(ServerConnection):
         self.has_token = False  # its handshake brought a token, which was taken
         self._door = door
         self._is_in = False  # the door let it in
+        self._request_bytes = 0  # received before the WebSocket was open
         rate = limits.frames_per_s
         self._frames = Bucket(capacity=BURST_S * rate, rate_per_s=rate)
         self._ticker = shared_ticker()  # the bot's voices: they come before what anybody sends
@@ -49,8 +51,15 @@ class GuardedConnection(ServerConnection):
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
         self._ticker.catch_up()  # a hundred clients may have sent something in the same step
-        if self._is_in:
-            super().data_received(data)
+        if not self._is_in:
+            return
+        if self.protocol.state is State.CONNECTING:
+            self._request_bytes += len(data)
+            if self._request_bytes > MAX_REQUEST_BYTES:
+                REFUSED.labels("request_bytes").inc()
+                self.transport.abort()
+                return
+        super().data_received(data)
 
     def eof_received(self) -> None:
         """The client will send no more."""
