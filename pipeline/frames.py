@@ -34,10 +34,14 @@ class UtteranceDiscardedFrame(SystemFrame):
 
 @dataclass
 class TextBufferFrame(SystemFrame):
-    """The words of the current utterance: all finals and at most one pending fragment."""
+    """The words of the current utterance: all finals and at most one pending fragment.
+
+    They are newer than the turn `newer_than`, and may be a part of the next one; None where nobody says.
+    """
 
     fragments: tuple[str, ...] = ()
     is_final: bool = False
+    newer_than: int | None = None
 
 
 @dataclass

@@ -232,8 +232,9 @@ class InterruptionGate(Processor):
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
         is_busy = self._is_bot_busy
+        is_in_turn = frame.newer_than is not None and frame.newer_than < self._turn_id  # overtaken by their own turn
         await self.push_frame(frame, direction)
-        if is_busy and self._is_bot_busy:
+        if is_busy and self._is_bot_busy and not is_in_turn:
             await self._do(self._hearing.on_words(" ".join(frame.fragments), frame.is_final))
 
     @consumes(UtteranceDiscardedFrame)

@@ -193,7 +193,8 @@ class TurnAggregator(Processor):
             case Started():
                 return UtteranceStartedFrame()
             case Words(fragments, is_final):
-                return TextBufferFrame(fragments=fragments, is_final=is_final)
+                newest = max(self._turn_id, self._heard_turn_id)
+                return TextBufferFrame(fragments=fragments, is_final=is_final, newer_than=newest)
             case Guessed(text):
                 return SpeculativeTurnFrame(turn_id=self.conductor.turn_id + 1, text=text)
             case Committed(text, is_joined):

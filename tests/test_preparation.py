@@ -27,6 +27,7 @@ from leibniz_voice.pipeline.frames import (
     ReplyStartedFrame,
     ReplyTextFrame,
     SpeechChunkFrame,
+    TurnContextFrame,
     UserTurnFrame,
 )
 from leibniz_voice.pipeline.preparation import HOLD_S
@@ -213,13 +214,34 @@ def test_what_nobody_commits_is_held_for_some_seconds_only() -> None:
 
 
 class Slow(FrameProcessor):
-    """A queued guest that takes its time with turns."""
+    """A queued guest that takes its time with frames of one type."""
+
+    def __init__(self, slow_type: type[Frame]) -> None:
+        super().__init__()
+        self.slow_type = slow_type
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
-        if isinstance(frame, UserTurnFrame):
+        if isinstance(frame, self.slow_type):
             await asyncio.sleep(0.02)
         await self.push_frame(frame, direction)
+
+
+def test_a_prepared_reply_that_fails_between_commit_and_answers_is_asked_again() -> None:
+    bot = Bot(llm=(Step(fails_at=0, delay_s=LLM_S), Step(delay_s=LLM_S)))
+
+    def build(session: Session) -> Pipeline:
+        head, turns, join, *others = bot.build(session).processors
+        return Pipeline([head, turns, join, Slow(TurnContextFrame), *others])
+
+    async def script(call: AsyncCall) -> None:
+        await speaks(call, "where is it", final="where is it", hold_s=BRANCHES_S + LLM_S - 0.01)
+        await call.until_state("speaking")
+        await call.until_state("idle")
+
+    call = run_offline(build, script)
+    assert call.replies == [spoken(2, 2)]
+    assert bot.responder.counts["failed"] == 0
 
 
 def test_a_turn_whose_reply_was_given_up_on_its_way_is_answered_all_the_same() -> None:
@@ -227,7 +249,7 @@ def test_a_turn_whose_reply_was_given_up_on_its_way_is_answered_all_the_same() -
 
     def build(session: Session) -> Pipeline:
         head, turns, *others = bot.build(session).processors
-        return Pipeline([head, turns, Slow(), *others])
+        return Pipeline([head, turns, Slow(UserTurnFrame), *others])
 
     async def script(call: AsyncCall) -> None:
         await speaks(call, "where is it", final="where is it", hold_s=BRANCHES_S + HOLD_S - 0.01)
