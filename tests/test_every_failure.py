@@ -15,9 +15,11 @@ import pytest
 from pipecat.frames.frames import Frame, TTSAudioRawFrame
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
+from leibniz_voice.pipeline.errors import ServiceError
 from leibniz_voice.pipeline.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
-from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
+from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
+from leibniz_voice.processors.embedded.espeak import EspeakVoice
 from leibniz_voice.transports.protocol import UserSpeaking
 from tests.faults import DEAD_S, INSTANTS, KINDS, Fault, FaultyBranch, FaultyLLM, FaultyVoice
 
@@ -162,6 +164,46 @@ def test_audio_without_a_sample_is_no_sound() -> None:
     call = run_offline(build, script)
     assert "speaking" not in call.states
     assert shown(call)[-2:] == [ANSWER, "voice_failed"]
+
+
+def test_a_voice_that_fails_before_it_has_anything_to_say_may_still_say_it() -> None:
+    async def script(call: AsyncCall) -> None:
+        assert call.session.pipeline is not None
+        voice = next(p for p in call.session.pipeline.processors if isinstance(p, FaultyVoice))
+        await call.types("why is that")
+        await asyncio.sleep(0.21)  # the LLM is at its first words
+        await voice.push_error("the connection is lost; connecting again")
+        await call.until_state("speaking")
+        await call.until_state("idle")
+
+    call = run_offline(build_with("llm", Fault("none", "never")), script)
+    assert " ".join(shown(call)) == ANSWER
+
+
+def test_a_voice_that_fails_while_the_llm_goes_on_speaks_the_next_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    speak, broken = EspeakVoice.speak, [True]
+
+    def fails_once(self: EspeakVoice, text: str) -> Any:
+        if broken and text in ANSWER and len(text) > 1:  # one letter warms the voice up
+            broken.clear()
+            raise ServiceError("no voice today")
+        return speak(self, text)
+
+    monkeypatch.setattr(EspeakVoice, "speak", fails_once)
+
+    def build(session: Session) -> Pipeline:
+        chain = build_with("llm", Fault("none", "never"))(session).processors
+        return Pipeline([EmbeddedTTS() if isinstance(p, FaultyVoice) else p for p in chain])
+
+    async def script(call: AsyncCall) -> None:
+        await asked(call)
+        assert shown(call)[-1] == "voice_failed"
+        heard_ms, told = call.wire.audio_ms, len(shown(call))
+        await asked(call)
+        assert call.wire.audio_ms > heard_ms + 1000
+        assert " ".join(shown(call)[told:]) == ANSWER
+
+    run_offline(build, script)
 
 
 @pytest.mark.parametrize(("service", "kind"), list(itertools.product(SERVICES, ["hangs", "dies"])))
