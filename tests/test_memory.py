@@ -25,6 +25,13 @@ def test_passages_stand_with_the_newest_question_only() -> None:
     assert "In Kiel." in told(memory)[2][1]
 
 
+def test_the_passages_of_a_question_that_was_never_answered_go_with_the_next_one() -> None:
+    memory = Memory(LLMContext())
+    memory.ask(1, "when", "From nine.")
+    memory.ask(2, "where", "In Kiel.")
+    assert told(memory)[0] == ("user", "when")
+
+
 def test_a_cut_answer_is_kept_as_far_as_it_was_heard_and_marked() -> None:
     memory = Memory(LLMContext())
     memory.ask(1, "when")

@@ -30,7 +30,7 @@ from leibniz_voice.pipeline.frames import (
     TurnContextFrame,
     UserTurnFrame,
 )
-from leibniz_voice.pipeline.preparation import HOLD_S
+from leibniz_voice.pipeline.preparation import HOLD_AUDIO_S, HOLD_S
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, Step
 from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
@@ -211,6 +211,14 @@ def test_what_nobody_commits_is_held_for_some_seconds_only() -> None:
 
     bot.talk(script)
     assert bot.outcome == (0, 2)
+
+
+def test_a_long_reply_is_not_held_whole() -> None:
+    bot = Bot()
+    chunks = round(HOLD_AUDIO_S / 2 / 0.02) + 10  # 20 ms each, of each of two sentences
+    bot.voice = ScriptedTTS(script=Script(Step(each_s=0.001)), chunks_per_sentence=chunks)
+    assert wait_ms(bot, hold_s=2.0) >= LLM_S * 1000
+    assert bot.outcome == (0, 1)
 
 
 class Slow(FrameProcessor):

@@ -140,6 +140,16 @@ def test_a_guess_that_failed_is_asked_again():
     assert call.replies == ["hello"]
 
 
+def test_a_guess_answered_by_the_fallback_is_asked_again() -> None:
+    shop = Shop()
+    answers = [IntentResult(), IntentResult("say", 1.0)]  # a service that answers so when it could not be reached
+    shop.intent.answer = lambda text: answers.pop(0)
+    call = talk(shop, lambda call: speaks(call, early="hello", final="hello"))
+    assert [is_real for _, is_real in shop.intent.asked] == [False, True]
+    assert [is_real for _, is_real in shop.retrieval.asked] == [False]
+    assert call.record.fields.intent["intent"] == "say"
+
+
 def test_a_stable_interim_and_a_final_fragment_are_guesses():
     shop = Shop()
 
