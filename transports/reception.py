@@ -12,7 +12,7 @@ from collections import Counter as Counts
 from typing import Any
 
 from loguru import logger
-from prometheus_client import Counter, Gauge, generate_latest
+from prometheus_client import Counter, Gauge
 
 from ..pipeline.errors import ProtocolError
 from ..pipeline.session import Build
@@ -23,7 +23,7 @@ from .connection import Connection
 from .dialect import Dialect
 from .limits import REFUSED, Limits
 from .mirror import Mirror
-from .peers import Peers
+from .peers import Peers, exposition
 from .protocol import CloseCode
 from .spent import SpentTokens
 from .store_memory import MemoryStore
@@ -131,7 +131,7 @@ class Reception:
 
     async def metrics(self) -> bytes:
         """What `/metrics` answers, of all workers: Prometheus' text format."""
-        return await self._peers.metrics() if self._peers is not None else generate_latest()
+        return await self._peers.metrics() if self._peers is not None else await exposition()
 
     def crowded(self, address: str) -> CloseCode | None:
         """The close code that a further client of `address` would get now; None while there is room for it."""
