@@ -73,6 +73,14 @@ def test_nothing_is_overwritten_and_errors_say_why(name: str, what: str, capsys:
 
 
 @pytest.mark.slow
+def test_a_disk_that_takes_no_more_is_told_and_nothing_is_left_behind() -> None:
+    command = ["bash", "-c", 'ulimit -f 1; exec "$@"', "new", *COMMAND, "new", "shop"]  # files of 1 KiB at most
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "leibniz new: cannot make shop: File too large\n")
+    assert not Path("shop").exists()
+
+
+@pytest.mark.slow
 def test_its_test_passes_and_it_answers_aloud() -> None:
     assert leibniz(["new", "shop"]) == 0
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -216,7 +216,7 @@ def test_any_wav_becomes_16_khz_mono(tmp_path, rate, channels, bits, tag):
         (b"", "no WAV file"),
         (b"ID3 an mp3", "no WAV file"),
         (b"RIFF\x00\x00\x00\x00WAVE", "without audio"),
-        (b"RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01", "unpack"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01", "header is cut short"),
     ],
 )
 def test_what_is_no_wav_is_refused_with_a_reason(tmp_path, data, part):

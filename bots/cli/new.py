@@ -74,6 +74,7 @@ def make(folder: Path) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already; give another name, or remove it")
+    was_there = folder.exists()
     try:
         with as_file(files("leibniz_voice.bots") / "new_data") as template:
             shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -83,4 +84,12 @@ def make(folder: Path) -> None:
             filled = text.replace("{{name}}", title).replace("{{folder}}", folder.as_posix())
             (folder / file).write_text(filled, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot make {folder}: {error.strerror}") from error
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)  # half a bot would be in the way of the next try
+        raise UsageError(f"cannot make {folder}: {_why(error)}") from error
+
+
+def _why(error: OSError) -> str:
+    """What went wrong; `copytree` gathers the errors of all files, as texts."""
+    first = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or str(error)
+    return re.sub(r"^\[Errno \d+\] ", "", first).partition(": '")[0]

@@ -38,7 +38,9 @@ def read_wav(path: str) -> bytes:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     try:
         samples, rate = _parse(data)
-    except (ValueError, struct.error) as error:
+    except struct.error:
+        raise UsageError(f"{path}: a WAV file whose header is cut short; make it again") from None
+    except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     if len(samples) > MAX_S * rate:
         raise UsageError(f"{path}: longer than {MAX_S:.0f} s")
