@@ -85,6 +85,7 @@ class Utterance(Given):
         self.pending = ""  # the one fragment that the next replaces; "" when there is none
         self._unconfirmed = ""  # the fragment that was committed although no final had come; "" for none
         self._answered: list[str] = []  # the words of the turn that is being answered
+        self._cut_words: list[str] = []  # the words of the turn that was cut since the last commit
         self._is_voiced = False  # the speech detector hears voice
         self._has_onset = False  # voice began since the last commit
         self._has_vad = False  # a speech detector has ever spoken up
@@ -233,7 +234,7 @@ class Utterance(Given):
         if not was_heard:
             self.finals[:0] = self._answered
             self._bound()
-        self._answered = []
+        self._cut_words, self._answered = self._answered, []
         self.state = State.LISTENING
         self._is_reopened = True
         if not self._is_voiced and self.deadline is None:
@@ -243,8 +244,11 @@ class Utterance(Given):
 
     def on_renewed(self, text: str) -> list[Action]:
         """The responder asks the turn that was cut again, late words included: take back what was put back."""
-        del self.finals[: self._put_back]
-        self._put_back, self._answered, self.deadline, self._is_reopened = 0, [text], None, False
+        rest = beyond(text, " ".join(self._cut_words))  # words that came too late for that, too
+        self.finals[: self._put_back] = [rest] if rest else []
+        self._put_back, self._answered = 0, [text]
+        if not rest:
+            self.deadline, self._is_reopened = None, False
         self.state = State.THINKING
         return []
 
@@ -341,3 +345,4 @@ class Utterance(Given):
     def _clear(self) -> None:
         self.finals, self.pending, self.deadline, self._is_reopened, self._put_back = [], "", None, False, 0
         self._has_onset, self._is_unfinished, self._is_due = self._is_voiced, False, False
+        self._cut_words = []

@@ -300,3 +300,17 @@ def test_what_a_client_says_after_the_answer_is_news_even_if_it_repeats_itself()
     utterance.on_state(State.IDLE, 2)
     utterance.on_words("yes please", True, 3, is_client=True)
     assert utterance.on_client_turn_end(3.1) == [Committed("yes please")]
+
+
+@pytest.mark.parametrize("was_heard", [False, True])
+def test_words_that_came_too_late_for_a_renewed_turn_are_the_next_one(was_heard: bool) -> None:
+    utterance = Utterance()
+    utterance.on_words("where is it", False, 0)
+    assert utterance.on_deadline(1.0) == [Committed("where is it")]
+    utterance.on_words("where is it and when", True, 1.1)
+    utterance.on_words("please", True, 1.2)
+    utterance.on_cut(was_heard, 1.3)
+    utterance.on_renewed("where is it and when")
+    assert utterance.fragments == ("please",)
+    assert utterance.deadline is not None
+    assert utterance.on_deadline(utterance.deadline) == [Committed("where is it and when please")]
