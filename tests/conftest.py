@@ -69,10 +69,13 @@ def pytest_configure() -> None:
 def pytest_runtest_setup() -> None:
     from loguru import logger
 
-    logger.remove()
-    # A command that the test before ran may log elsewhere. Found anew for each line, as pytest replaces it for each
-    # test: shown with the test that failed, and only then.
-    logger.add(lambda line: sys.stderr.write(line), level="INFO", diagnose=False, backtrace=False)
+    if [*logger._core.handlers] != LOG:  # type: ignore[attr-defined] # one that a test before ran logs elsewhere
+        logger.remove()
+        # Found anew for each line, as pytest replaces it for each test: shown with the test that failed, only then.
+        LOG[:] = [logger.add(lambda line: sys.stderr.write(line), level="INFO", diagnose=False, backtrace=False)]
+
+
+LOG: list[int] = []  # loguru's handlers, as tests begin with them
 
 
 def missing_tool(reason: str) -> str | None:

@@ -92,6 +92,7 @@ async def silence_after_speech(bench: Bench, *, quiet_s: float, channels: int = 
     return [(type(frame).__name__[:4], getattr(frame, "is_complete", None)) for frame in told]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(
     ("answer", "quiet_s", "told"),
