@@ -20,8 +20,11 @@ class Cuts:
     def cut(self, turn_id: int, *, left_open: int) -> None:
         """Interrupt a reply, both ways; `left_open`: its turn id if its end marker is still to come, else 0."""
 
+        conductor = self._owner.conductor
+
         async def sent() -> None:
             self.waiting -= 1
+            conductor.await_gate(turn_id)
             await self._end(left_open)
 
         self.upto = max(self.upto, turn_id)

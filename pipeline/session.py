@@ -14,6 +14,7 @@ from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 from prometheus_client import Counter
 
+from .conductor import Conductor
 from .errors import LeibnizError
 from .pipeline import Pipeline
 from .record import ConversationRecord
@@ -50,10 +51,13 @@ class Session:
         self.record = record or ConversationRecord(session_id)  # for the state tracker
         self.resumed = resumed  # whether an earlier conversation goes on
         self.pipeline: Pipeline | None = None  # None before `start`
+        self.on_over: Callable[[str], None] | None = None  # told once that it is over, and why; "" if its bot ended it
         self.abandoned = False  # the pipeline did not end in its time and was left behind
         self._observers = observers or []
         self._worker: PipelineWorker | None = None  # Pipecat's host of the pipeline
         self._run: asyncio.Task[None] | None = None  # runs the worker
+        self._stuck = ""  # why it cannot go on
+        self._ending: asyncio.Task[None] | None = None  # ends it for that
 
     async def start(self, build: Build) -> None:
         """Build and start the pipeline. Raises `SessionFailed`, with everything taken down again, if it cannot."""
@@ -91,6 +95,8 @@ class Session:
             runner = WorkerRunner(handle_sigint=False)
             await runner.add_workers(self._worker)
             self._run = asyncio.create_task(runner.run(), name=f"session {self.id}")
+            self._run.add_done_callback(lambda _: self._over())
+            Conductor.of(self._worker).on_stuck = self._on_stuck
             await self._first_of(started, failed, timeout_s=START_S)
             if failed.is_set() and not started.is_set():
                 await self._first_of(started, timeout_s=ERROR_GRACE_S)  # it may be one that the pipeline can live with
@@ -145,10 +151,27 @@ class Session:
         if not await self._done(None, CANCEL_S):
             self.abandoned = True
             logger.error("session {}: the pipeline swallows its cancellation and is abandoned", self.id)
+            self._over()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the conversation has ended, or was left behind."""
+        return self.abandoned or (self._run is not None and self._run.done())
+
+    def _on_stuck(self, reason: str) -> None:
+        self._stuck = reason
+        self._ending = asyncio.create_task(self.cancel(reason), name=f"end {self.id}")
+
+    def _over(self) -> None:
+        if self._worker is not None:
+            Conductor.of(self._worker).on_stuck = None  # it would keep us, and we the worker that it is kept by
+        tell, self.on_over = self.on_over, None
+        if tell is not None:
+            tell(self._stuck)
 
     async def wait(self) -> None:
         """Return when the conversation is over."""
-        if self._run is not None:
+        if self._run is not None and not self.abandoned:
             await asyncio.wait({self._run})
 
     async def _done(self, request: Awaitable[None] | None, timeout_s: float) -> bool:

@@ -98,6 +98,7 @@ class InterruptionGate(Processor):
     @consumes(StartFrame)
     async def _on_start(self, frame: Frame, direction: FrameDirection) -> None:
         self._hearing.has_recogniser = has_recogniser_before(self)
+        self.conductor.gate_saw(0)
         await self.push_frame(frame, direction)
 
     @consumes(OutputAudioRawFrame)
@@ -255,8 +256,9 @@ class InterruptionGate(Processor):
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
-        is_ours = isinstance(frame, ReplyInterruptedFrame)
-        self.fence.cut(frame.turn_id if is_ours else self._turn_id, born=frame.id)
+        turn_id = frame.turn_id if isinstance(frame, ReplyInterruptedFrame) else self._turn_id
+        self.fence.cut(turn_id, born=frame.id)
+        self.conductor.gate_saw(turn_id)
         if self._preparing:  # what was held of it is gone already
             self.fence.cut(self._preparing)
             self._preparing = 0

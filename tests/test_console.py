@@ -27,8 +27,10 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The http address of `leibniz serve bots/assistant.py`."""
-    with served(tmp_path_factory.mktemp("server")) as address:
+    """The http address of `leibniz serve bots/assistant.py`, which may also be reached by a name."""
+    port = free_port()
+    environment = {**os.environ, "LEIBNIZ_ORIGINS": f"http://{INSECURE_HOST}:{port}"}
+    with served(tmp_path_factory.mktemp("server"), environment=environment, port=port) as address:
         yield address
 
 

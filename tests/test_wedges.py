@@ -22,7 +22,7 @@ from pipecat.frames.frames import (
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.session import SessionFailed
-from leibniz_voice.pipeline.testing import AsyncCall, Manner, Script, ScriptedTTS, Step, run_virtual
+from leibniz_voice.pipeline.testing import AsyncCall, Manner, Script, ScriptedLLM, ScriptedTTS, Step, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.endpoints import ClientInput
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
@@ -220,6 +220,37 @@ def test_a_conversation_comes_to_rest(event: str, fault: str) -> None:
     wanted = {"closed"} if EVENTS[event][1] else {"idle", "listening"}
     came_to = {state: rests(state, event, fault) for state in STATES}
     assert {state: where for state, where in came_to.items() if where not in wanted} == {}
+
+
+@pytest.mark.parametrize("hangs_at", [0, 12])
+def test_a_voice_that_holds_up_the_interruption_for_good_costs_the_conversation(hangs_at: int) -> None:
+    """It hangs, swallows the cancellation, and hangs again at what it had still to say."""
+
+    async def complex_query(turn: UserTurnFrame) -> IntentResult:
+        return IntentResult("complex_query", 1.0)
+
+    def build(session: Session) -> Pipeline:
+        branches = {"intent": complex_query, "retrieval": quick}
+        tail = [InterruptionGate(), StateTracker(record=session.record), session.output]
+        stuck = voice(Manner.LATE_CANCEL, swallow=True, hangs_at=hangs_at)
+        head = [session.input, TurnAggregator(), Parallel(branches, fallback={"intent": None, "retrieval": None})]
+        return Pipeline([*head, Responder(), ScriptedLLM(), stuck, *tail])
+
+    async def main() -> tuple[float, list[str]]:
+        async with AsyncCall(build, session_id="cell") as call:
+            over: list[str] = []
+            call.session.on_over = over.append
+            await asks(call)
+            await asyncio.sleep(1.0)
+            began = asyncio.get_running_loop().time()
+            await cuts(call)
+            async with asyncio.timeout(60):
+                await call.session.wait()
+            return asyncio.get_running_loop().time() - began, over
+
+    took_s, over = run_virtual(main())
+    assert 5 <= took_s <= 10
+    assert over == ["a processor has held up the interruption of turn 1 for 5 s"]
 
 
 def test_a_build_that_never_returns_fails_its_session_in_ten_seconds() -> None:

@@ -111,6 +111,7 @@ class Connection:
             session = Session(
                 self.session_id, input=self._input, output=self._output, record=record, resumed=self.is_resumed
             )
+            session.on_over = self._on_over
             await session.start(self._build)
             self._greet()
             self._look()
@@ -327,6 +328,13 @@ class Connection:
         self._output.say(self._dialect.error("bad_field", "This session goes on at another server."))
         self._close_soon(CloseCode.TAKEN_OVER, "taken over by another process")
 
+    def _on_over(self, reason: str) -> None:
+        """The pipeline has ended, which is not the client's doing."""
+        if reason:
+            self._close_soon(CloseCode.OUR_FAULT, "the conversation was stuck; reconnect")
+        else:
+            self._close_soon(CloseCode.END, "the bot has ended the conversation")
+
     def _close_soon(self, code: CloseCode, reason: str) -> None:
         """Close, once: what was said before is still sent."""
         if self._closing is None:
@@ -343,6 +351,7 @@ class Connection:
                 self._watch.cancel()
             await self._wire.close()
             if session is not None:
+                session.on_over = None
                 if self._turnstiles is not None:
                     await self._turnstiles.end.pass_through()
                 await session.cancel()

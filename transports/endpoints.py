@@ -57,6 +57,7 @@ from .ticker import Ticker, shared_ticker
 from .wire import Wire
 
 MARK_MS = 200.0  # of audio between two marks, for clients that are asked how far they have played
+GOODBYE_S = 1.0  # that the end waits for what is still to be played, and its length
 PIPELINE_RATE = 16_000  # Hz inside the pipeline; other client rates are resampled at its ends
 
 
@@ -140,6 +141,8 @@ class ClientOutput(Processor):
         self._heard_count = -1  # words of the sounding reply that were reported as begun; -1: not even its start
         self._is_protected = False  # what sounds is protected, as was told upstream
         self._thinking_since = 0.0  # loop time of the last end of turn
+        self._is_silent = asyncio.Event()  # cleared while something plays or waits to
+        self._goodbye: asyncio.Task[None] | None = None  # waits for that, then ends
         self._marked: tuple[int | None, float] = (None, 0.0)  # turn, and ms of its reply, that the client marked last
 
     def wrap_dialect(self, wrap: Callable[[Dialect], Dialect]) -> None:
@@ -161,6 +164,8 @@ class ClientOutput(Processor):
 
     async def cleanup(self) -> None:
         """Stop playing."""
+        if self._goodbye is not None:
+            self._goodbye.cancel()
         self._stop()
         await super().cleanup()
 
@@ -247,6 +252,15 @@ class ClientOutput(Processor):
 
     @consumes(EndFrame, CancelFrame)
     async def _on_end(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, EndFrame) and self._ticker is not None:
+            self._goodbye = self.create_task(self._end_when_played(frame, direction), "goodbye")
+        else:
+            self._stop()
+            await self.push_frame(frame, direction)
+
+    async def _end_when_played(self, frame: Frame, direction: FrameDirection) -> None:
+        """A bot that says goodbye and ends is heard to its last word."""
+        await asyncio.wait({self.create_task(self._is_silent.wait())}, timeout=self._playout.held_ms / 1000 + GOODBYE_S)
         self._stop()
         await self.push_frame(frame, direction)
 
@@ -311,6 +325,7 @@ class ClientOutput(Processor):
 
     def _play(self) -> None:
         if self._ticker is None:
+            self._is_silent.clear()
             self._ticker = self._get_ticker()
             self._ticker.add(self._tick)
         self._tick(self._now())
@@ -319,6 +334,7 @@ class ClientOutput(Processor):
         if self._ticker is not None:
             self._ticker.remove(self._tick)
             self._ticker = None
+            self._is_silent.set()
 
     def _tick(self, now: float) -> None:
         chunks, turn_id = self._playout.take(now), self._playout.turn_id

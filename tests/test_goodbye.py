@@ -1,0 +1,87 @@
+"""A bot that ends the conversation itself: heard to its last sample, and then the client's connection closes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from pipecat.frames.frames import EndWorkerFrame, Frame
+from pipecat.processors.frame_processor import FrameDirection
+from websockets.asyncio.client import connect
+
+from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
+from leibniz_voice.pipeline.frames import ReplyEndedFrame
+from leibniz_voice.pipeline.testing import AsyncCall, ScriptedIntent, ScriptedRetriever, ScriptedVoice, run_virtual
+from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
+from leibniz_voice.transports import WebSocketServer
+from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
+
+CHUNKS = 50  # of 20 ms
+FALLBACK = {"intent": IntentResult(), "retrieval": RetrievalResult()}
+
+
+class HangsUp(Processor):
+    """Ends the conversation behind its first reply, which nobody has heard yet."""
+
+    @consumes(ReplyEndedFrame)
+    async def _on_reply_ended(self, frame: Frame, direction: FrameDirection) -> None:
+        await self.push_frame(frame, direction)
+        await self.push_frame(EndWorkerFrame(), FrameDirection.UPSTREAM)
+
+
+def build(session: Session) -> Pipeline:
+    branches = {"intent": ScriptedIntent("bye"), "retrieval": ScriptedRetriever("Goodbye.")}
+    voice = [Responder(), ScriptedVoice(chunks_per_sentence=CHUNKS), HangsUp(), InterruptionGate()]
+    chain = [TurnAggregator(), Parallel(branches, fallback=FALLBACK), *voice, StateTracker(record=session.record)]
+    return Pipeline([session.input, *chain, session.output])
+
+
+async def asks(call: AsyncCall) -> None:
+    await call.sends(SttFragment(text="that is all", is_final=True))
+    await call.sends(VadEnd())
+
+
+def test_a_goodbye_is_heard_to_its_end() -> None:
+    async def main() -> tuple[float, str, str]:
+        async with AsyncCall(build) as call:
+            await asks(call)
+            await call.session.wait()
+            return call.wire.audio_ms, call.states[-1], call.recording.turns[-1].heard
+
+    assert run_virtual(main()) == (20 * CHUNKS, "idle", "Bye: Goodbye.")
+
+
+def test_a_goodbye_that_is_cut_ends_at_once() -> None:
+    async def main() -> tuple[float, float]:
+        async with AsyncCall(build) as call:
+            await asks(call)
+            await call.until_heard(200)
+            began = asyncio.get_running_loop().time()
+            await call.sends(UserSpeaking(confidence=1.0))
+            await call.session.wait()
+            return call.wire.audio_ms, asyncio.get_running_loop().time() - began
+
+    heard_ms, took_s = run_virtual(main())
+    assert heard_ms <= 300
+    assert took_s < 0.1
+
+
+@pytest.mark.slow
+def test_the_connection_of_a_bot_that_has_ended_is_closed() -> None:
+    async def main() -> tuple[int, int | None, str]:
+        async with (
+            WebSocketServer(build, port=0) as server,
+            connect(f"ws://127.0.0.1:{server.port}/orchestrate?session_id=s") as socket,
+        ):
+            for message in ({"type": "stt_fragment", "text": "bye", "is_final": True}, {"type": "vad_end"}):
+                await socket.send(json.dumps(message))
+            heard = 0
+            async with asyncio.timeout(10):
+                async for message in socket:
+                    heard += len(message) if isinstance(message, bytes) else 0
+            return heard, socket.close_code, socket.close_reason or ""
+
+    heard, code, reason = asyncio.run(main())
+    assert heard >= 2 * 16 * 20 * CHUNKS
+    assert (code, reason) == (1000, "the bot has ended the conversation")
