@@ -47,7 +47,7 @@ class Conductor:
         self.closed_turn = 0  # the newest turn whose end marker has passed the gate
         self.on_stuck: Callable[[str], None] | None = None  # ends a conversation that cannot be saved; None: nobody
         self._cut_turn: int | None = None  # the newest turn whose interruption the gate has seen; None: no gate
-        self._awaited: dict[int, asyncio.TimerHandle] = {}  # turn whose interruption was sent -> when that is too late
+        self._awaited: set[asyncio.TimerHandle] = set()  # when an interruption that was sent is too late at the gate
         self.abandoned: deque[str] = deque(maxlen=64)  # names of turn tasks that swallowed their cancellation
         self._tasks: dict[asyncio.Task[Any], int | None] = {}  # turn task -> its turn, None: dies with any interruption
         self._actions: deque[Action] = deque()  # what the own task has still to do, oldest first
@@ -84,8 +84,8 @@ class Conductor:
         """Count a processor out and end its turn tasks; with the last one the own task ends too."""
         self._members -= 1
         await self._cancel(tasks & self._tasks.keys())
-        if self._members <= 0:
-            self._arrived()
+        while self._members <= 0 and self._awaited:
+            self._awaited.pop().cancel()
         if self._members <= 0 and self._own_task is not None:
             own, self._own_task = self._own_task, None
             await self._cancel({own})
@@ -111,23 +111,20 @@ class Conductor:
     def gate_saw(self, turn_id: int) -> None:
         """The gate is there (0), or the interruption of a turn has come to it."""
         self._cut_turn = max(self._cut_turn or 0, turn_id)
-        self._arrived(self._cut_turn)
 
     def await_gate(self, turn_id: int) -> None:
         """The interruption of a turn was sent: where a guest holds it up for good, the conversation is ended."""
-        if self._cut_turn is not None and self._cut_turn < turn_id and turn_id not in self._awaited:
-            self._awaited[turn_id] = asyncio.get_running_loop().call_later(STUCK_S, self._give_up, turn_id)
+        if self._cut_turn is not None and self._cut_turn < turn_id:
+            late = asyncio.get_running_loop().call_later(STUCK_S, lambda: self._is_late(late, turn_id))
+            self._awaited.add(late)
 
-    def _arrived(self, upto: int | None = None) -> None:
-        for turn_id in [each for each in self._awaited if upto is None or each <= upto]:
-            self._awaited.pop(turn_id).cancel()
-
-    def _give_up(self, turn_id: int) -> None:
-        reason = f"a processor has held up the interruption of turn {turn_id} for {STUCK_S:g} s"
-        logger.error(f"{reason}: the conversation is ended")
-        self._arrived()
-        if self.on_stuck is not None:
-            self.on_stuck(reason)
+    def _is_late(self, timer: asyncio.TimerHandle, turn_id: int) -> None:
+        self._awaited.discard(timer)
+        if (self._cut_turn or 0) < turn_id:
+            reason = f"a processor has held up the interruption of turn {turn_id} for {STUCK_S:g} s"
+            logger.error(f"{reason}: the conversation is ended")
+            if self.on_stuck is not None:
+                self.on_stuck(reason)
 
     async def on_interruption(self, frame: InterruptionFrame) -> None:
         """Cancel what `frame` cuts: every turn task up to its `turn_id`, or all if it names none. Once a broadcast."""

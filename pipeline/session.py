@@ -56,7 +56,7 @@ class Session:
         self._observers = observers or []
         self._worker: PipelineWorker | None = None  # Pipecat's host of the pipeline
         self._run: asyncio.Task[None] | None = None  # runs the worker
-        self._stuck = ""  # why it cannot go on
+        self.stuck = ""  # why it could not go on
         self._ending: asyncio.Task[None] | None = None  # ends it for that
 
     async def start(self, build: Build) -> None:
@@ -159,7 +159,7 @@ class Session:
         return self.abandoned or (self._run is not None and self._run.done())
 
     def _on_stuck(self, reason: str) -> None:
-        self._stuck = reason
+        self.stuck = reason
         self._ending = asyncio.create_task(self.cancel(reason), name=f"end {self.id}")
 
     def _over(self) -> None:
@@ -167,7 +167,7 @@ class Session:
             Conductor.of(self._worker).on_stuck = None  # it would keep us, and we the worker that it is kept by
         tell, self.on_over = self.on_over, None
         if tell is not None:
-            tell(self._stuck)
+            tell(self.stuck)
 
     async def wait(self) -> None:
         """Return when the conversation is over."""

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from pipecat.frames.frames import EndWorkerFrame, Frame
 from pipecat.processors.frame_processor import FrameDirection
+from websockets import ConnectionClosed
 from websockets.asyncio.client import connect
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
 from leibniz_voice.pipeline.frames import ReplyEndedFrame
-from leibniz_voice.pipeline.testing import AsyncCall, ScriptedIntent, ScriptedRetriever, ScriptedVoice, run_virtual
+from leibniz_voice.pipeline.session import Build
+from leibniz_voice.pipeline.testing import (
+    AsyncCall,
+    Manner,
+    Script,
+    ScriptedIntent,
+    ScriptedLLM,
+    ScriptedRetriever,
+    ScriptedTTS,
+    ScriptedVoice,
+    Step,
+    run_virtual,
+)
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
@@ -67,21 +81,40 @@ def test_a_goodbye_that_is_cut_ends_at_once() -> None:
     assert took_s < 0.1
 
 
-@pytest.mark.slow
-def test_the_connection_of_a_bot_that_has_ended_is_closed() -> None:
-    async def main() -> tuple[int, int | None, str]:
-        async with (
-            WebSocketServer(build, port=0) as server,
-            connect(f"ws://127.0.0.1:{server.port}/orchestrate?session_id=s") as socket,
-        ):
-            for message in ({"type": "stt_fragment", "text": "bye", "is_final": True}, {"type": "vad_end"}):
-                await socket.send(json.dumps(message))
-            heard = 0
-            async with asyncio.timeout(10):
+async def closed(build: Build, *, cuts: bool = False) -> tuple[int, int | None, str]:
+    """Bytes heard, code and reason, of a real client that asks once, and perhaps cuts the answer."""
+    async with (
+        WebSocketServer(build, port=0) as server,
+        connect(f"ws://127.0.0.1:{server.port}/orchestrate?session_id=s") as socket,
+    ):
+        for message in ({"type": "stt_fragment", "text": "bye", "is_final": True}, {"type": "vad_end"}):
+            await socket.send(json.dumps(message))
+        heard = 0
+        async with asyncio.timeout(15):
+            with suppress(ConnectionClosed):
                 async for message in socket:
                     heard += len(message) if isinstance(message, bytes) else 0
-            return heard, socket.close_code, socket.close_reason or ""
+                    if cuts and heard:
+                        await socket.send(json.dumps({"type": "user_speaking", "confidence": 1.0}))
+                        cuts = False
+        return heard, socket.close_code, socket.close_reason or ""
 
-    heard, code, reason = asyncio.run(main())
+
+@pytest.mark.slow
+def test_the_connection_of_a_bot_that_has_ended_is_closed() -> None:
+    heard, code, reason = asyncio.run(closed(build))
     assert heard >= 2 * 16 * 20 * CHUNKS
     assert (code, reason) == (1000, "the bot has ended the conversation")
+
+
+@pytest.mark.slow
+def test_the_client_of_a_conversation_that_is_stuck_is_told_to_come_again() -> None:
+    def build_stuck(session: Session) -> Pipeline:
+        stuck = ScriptedTTS(Manner.LATE_CANCEL, swallow=True, script=Script(Step(hangs_at=5)))
+        branches = {"intent": ScriptedIntent("complex_query"), "retrieval": ScriptedRetriever()}
+        head = [session.input, TurnAggregator(), Parallel(branches, fallback=FALLBACK), Responder(), ScriptedLLM()]
+        tail = [InterruptionGate(), StateTracker(record=session.record), session.output]
+        return Pipeline([*head, stuck, *tail])
+
+    _, code, reason = asyncio.run(closed(build_stuck, cuts=True))
+    assert (code, reason) == (1011, "the conversation was stuck; reconnect")

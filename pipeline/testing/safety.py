@@ -108,7 +108,8 @@ class Safety:
     async def _wedged(self, call: AsyncCall) -> list[str]:
         for _ in range(2):
             if not await call.comes_to(State.IDLE, timeout_s=IDLE_S):
-                return [f"wedged: {IDLE_S:.0f} s after the user's last act the conversation is still {call.states[-1]}"]
+                state = f"{IDLE_S:.0f} s after the user's last act the conversation is still {call.states[-1]}"
+                return [f"wedged: {call.session.stuck or state}"]
             await asyncio.sleep(QUIET_S)
         return []
 
