@@ -111,8 +111,10 @@ class Connection:
             session = Session(
                 self.session_id, input=self._input, output=self._output, record=record, resumed=self.is_resumed
             )
-            session.on_over = self._on_over
             await session.start(self._build)
+            session.on_over = self._on_over
+            if session.is_over:
+                self._on_over(session.stuck)
             self._greet()
             self._look()
             await self._handle(first)  # a first message that was no `hello`
