@@ -58,6 +58,7 @@ class Session:
         self._run: asyncio.Task[None] | None = None  # runs the worker
         self.stuck = ""  # why it could not go on
         self._ending: asyncio.Task[None] | None = None  # ends it for that
+        self._ended = asyncio.Event()  # set when it is over, or was left behind
 
     async def start(self, build: Build) -> None:
         """Build and start the pipeline. Raises `SessionFailed`, with everything taken down again, if it cannot."""
@@ -156,13 +157,14 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Whether the conversation has ended, or was left behind."""
-        return self.abandoned or (self._run is not None and self._run.done())
+        return self._ended.is_set()
 
     def _on_stuck(self, reason: str) -> None:
         self.stuck = reason
         self._ending = asyncio.create_task(self.cancel(reason), name=f"end {self.id}")
 
     def _over(self) -> None:
+        self._ended.set()
         if self._worker is not None:
             Conductor.of(self._worker).on_stuck = None  # it would keep us, and we the worker that it is kept by
         tell, self.on_over = self.on_over, None
@@ -171,8 +173,8 @@ class Session:
 
     async def wait(self) -> None:
         """Return when the conversation is over."""
-        if self._run is not None and not self.abandoned:
-            await asyncio.wait({self._run})
+        if self._run is not None:
+            await self._ended.wait()
 
     async def _done(self, request: Awaitable[None] | None, timeout_s: float) -> bool:
         if self._run is None:
