@@ -184,7 +184,7 @@ class SileroModel:
 
     def _plan(self) -> None:
         loop = asyncio.get_running_loop()
-        if len(self._streams) > ALONE_STREAMS and len(self._ready) < MAX_ROWS and self.gather_s:
+        if len(self._streams) > ALONE_STREAMS and len(self._ready) < MAX_ROWS:
             loop.call_later(self.gather_s, self._call)
         else:
             loop.call_soon(self._call)
