@@ -345,7 +345,10 @@ def test_a_worker_whose_supervisor_died_while_it_started_ends(tmp_path: Path) ->
 
     async def main() -> None:
         process = Process(tmp_path, LEIBNIZ_WORKER=f"0:{gone.pid}:{tmp_path}")
-        assert await process.ended() == -signal.SIGTERM
+        try:
+            assert await process.ended() == -signal.SIGTERM
+        finally:
+            process.process.kill()  # else one that lives on would hold up the tests
 
     asyncio.run(main())
 
