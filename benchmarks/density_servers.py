@@ -49,7 +49,7 @@ async def floor(port: int, n: int) -> None:
     from websockets.asyncio.server import ServerConnection, serve
     from websockets.exceptions import ConnectionClosed
 
-    from leibniz_voice.pipeline.speech import Chunker, Offset, SpeechDetector
+    from leibniz_voice.pipeline.listening.speech import Chunker, Offset, SpeechDetector
     from leibniz_voice.processors.embedded.silero import shared_model
 
     async def say(socket: ServerConnection) -> None:

@@ -38,7 +38,7 @@ from endpointing_plot import draw  # noqa: E402 - Pipecat logs a line when impor
 from endpointing_systems import RATE, Clocked, Ours, trace_stock  # noqa: E402
 
 from leibniz_voice.bots.content import BotContent  # noqa: E402
-from leibniz_voice.pipeline.endpointing import Endpointing  # noqa: E402
+from leibniz_voice.pipeline.listening.endpointing import Endpointing  # noqa: E402
 from leibniz_voice.pipeline.testing.clock import run_virtual  # noqa: E402
 from leibniz_voice.processors.embedded.workers import close_all  # noqa: E402
 

@@ -15,7 +15,7 @@ from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.audio.vad.vad_analyzer import VADParams, VADState
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
-from leibniz_voice.pipeline.endpointing import Endpointing
+from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import AsyncCall
 from leibniz_voice.pipeline.testing.scripted import ScriptedVoice
 from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTT

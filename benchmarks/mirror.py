@@ -45,11 +45,11 @@ os.environ.setdefault("PIPECAT_LOG_LLM_CONTEXT", "off")
 logger.remove()
 
 from leibniz_voice.pipeline import Pipeline  # noqa: E402 - Pipecat logs a line when imported
-from leibniz_voice.pipeline.record import ConversationRecord  # noqa: E402
+from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord  # noqa: E402
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields  # noqa: E402
+from leibniz_voice.pipeline.conversation.store import LogLine, Write, WriteResult  # noqa: E402
 from leibniz_voice.pipeline.session import Session  # noqa: E402
-from leibniz_voice.pipeline.snapshot import ConversationFields  # noqa: E402
 from leibniz_voice.pipeline.states import Event  # noqa: E402
-from leibniz_voice.pipeline.store import LogLine, Write, WriteResult  # noqa: E402
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator  # noqa: E402
 from leibniz_voice.transports.endpoints import ClientInput, ClientOutput  # noqa: E402
 from leibniz_voice.transports.mirror import Mirror  # noqa: E402

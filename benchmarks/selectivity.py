@@ -44,8 +44,8 @@ from leibniz_voice.pipeline import (  # noqa: E402
     Session,
     consumes,
 )
-from leibniz_voice.pipeline.bargein import BargeInPolicy  # noqa: E402
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame  # noqa: E402
+from leibniz_voice.pipeline.interruption.policy import BargeInPolicy  # noqa: E402
 from leibniz_voice.pipeline.testing import AsyncCall, Heard, ScriptedSTT, run_offline  # noqa: E402
 from leibniz_voice.processors import (  # noqa: E402
     EmbeddedSTT,

@@ -51,7 +51,7 @@ async def run_one(kind: str, conversations: int, seconds: float) -> None:
     from pipecat.turns.user_turn_strategies import UserTurnStrategies
     from pipecat.workers.runner import WorkerRunner
 
-    from leibniz_voice.pipeline.record import ConversationRecord
+    from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
     from leibniz_voice.pipeline.testing import Heard, Manner, ScriptedLLM, ScriptedSTTGuest, ScriptedTTS
     from leibniz_voice.pipeline.testing.audio import chunks, speech_like
     from leibniz_voice.processors import InterruptionGate, SileroAnalyzer, StateTracker

@@ -19,7 +19,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 from pipecat.utils.errors import ErrorCategory
 
 from ..pipeline.errors import ConfigurationError
-from ..pipeline.standby import Standby
+from ..pipeline.listening.standby import Standby
 from ..processors import EmbeddedSTT, EmbeddedTTS
 
 CONNECT_S = 3.0  # for a service to open its connection; the conversation begins without it after that

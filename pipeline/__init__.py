@@ -1,8 +1,11 @@
 """The engine: processors, pipelines, turns, sessions. See docs/engine.md."""
 
-from .bargein import BargeInPolicy
-from .conductor import Conductor
-from .consumes import consumes
+from .conversation.conversation_record import ConversationRecord
+from .engine.conductor import Conductor
+from .engine.consumes import consumes
+from .engine.parallel import Parallel
+from .engine.processor import Processor
+from .engine.stages import Stage
 from .frames import (
     BargeInFrame,
     ReplyEndedFrame,
@@ -12,14 +15,11 @@ from .frames import (
     TurnContextFrame,
     UserTurnFrame,
 )
-from .parallel import Parallel
+from .interruption.policy import BargeInPolicy
 from .pipeline import Pipeline
-from .processor import Processor
-from .record import ConversationRecord
-from .reply_watch import ReplyBounds
+from .reply.reply_watch import ReplyBounds
 from .services import IntentResult, Passage, RetrievalResult
 from .session import Session
-from .stages import Stage
 from .states import Event, State, TurnMachine
 
 if __name__ == "pipeline":  # from the checkout's root the folder is also found by its own name

@@ -7,7 +7,7 @@ LeibnizError
  +-- ServiceError           a service (STT, TTS, intent, retrieval) failed
  |    +-- WorkerCrashed         an embedded voice or recogniser process died
  +-- StoreError             the state store could not be read or written
- |    +-- DamagedSnapshot       a stored conversation that cannot be read (pipeline/snapshot.py)
+ |    +-- DamagedSnapshot       a stored conversation that cannot be read (pipeline/conversation/snapshot.py)
  |    +-- OwnershipLost         another process has claimed the session
  +-- SessionFailed          a conversation's pipeline could not be built or started (pipeline/session.py)
  +-- ConnectionFailed       no bot answers, or it refuses the client (transports/client_open.py)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pipecat.pipeline.pipeline import Pipeline as PipecatPipeline
 from pipecat.processors.frame_processor import FrameProcessor
 
+from .engine.processor import Processor
+from .engine.stages import check_order
 from .errors import PipelineOrderError
-from .processor import Processor
-from .stages import check_order
-from .voices import labels_by_guess, voices_in
+from .interruption.contexts import labels_by_guess, voices_in
 
 MAX_IN_A_ROW = 100  # inline processors without a queued one between: 160 meet Python's recursion limit at StartFrame
 

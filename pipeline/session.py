@@ -14,10 +14,10 @@ from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 from prometheus_client import Counter
 
-from .conductor import Conductor
+from .conversation.conversation_record import ConversationRecord
+from .engine.conductor import Conductor
 from .errors import LeibnizError
 from .pipeline import Pipeline
-from .record import ConversationRecord
 
 ERROR_GRACE_S = 0.5  # from the first error of a start to giving it up
 START_S = 10.0  # an async `build`; then every processor set up and started

@@ -19,9 +19,9 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 
-from ..pipeline.bargein import BargeInPolicy, Decision
-from ..pipeline.consumes import consumes
-from ..pipeline.fence import Fence
+from ..pipeline.engine.consumes import consumes
+from ..pipeline.engine.processor import Processor
+from ..pipeline.engine.stages import Stage, has_recogniser_before
 from ..pipeline.frames import (
     BargeInFrame,
     GenerationStopFrame,
@@ -43,12 +43,12 @@ from ..pipeline.frames import (
     UserTurnFrame,
     UtteranceDiscardedFrame,
 )
-from ..pipeline.hearing import Hearing
-from ..pipeline.processor import Processor
-from ..pipeline.reply_texts import ReplyTexts
-from ..pipeline.stages import Stage, has_recogniser_before
+from ..pipeline.interruption.contexts import VoiceContexts, voices_before
+from ..pipeline.interruption.fence import Fence
+from ..pipeline.interruption.overlap import Hearing
+from ..pipeline.interruption.policy import BargeInPolicy, Decision
+from ..pipeline.reply.reply_texts import ReplyTexts
 from ..pipeline.states import State
-from ..pipeline.voices import VoiceContexts, voices_before
 
 STALLED_S = 1.0  # chunks of speech come every 32 ms; without one for so long, the microphone is off: the bot goes on
 

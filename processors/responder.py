@@ -27,9 +27,9 @@ from pipecat.frames.frames import (
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.answers import NOT_UNDERSTOOD, Answers, intent_in, passages_in
-from ..pipeline.consumes import consumes
-from ..pipeline.cuts import Cuts
+from ..pipeline.engine.consumes import consumes
+from ..pipeline.engine.processor import Processor
+from ..pipeline.engine.stages import Stage
 from ..pipeline.frames import (
     BargeInFrame,
     GenerationStopFrame,
@@ -44,15 +44,15 @@ from ..pipeline.frames import (
     UserTurnFrame,
     UtteranceDiscardedFrame,
 )
-from ..pipeline.llm_stream import LlmStream
-from ..pipeline.memory import Memory
-from ..pipeline.passages import check_marks, speech_of, without_marks
-from ..pipeline.preparation import Preparation
-from ..pipeline.processor import Processor
-from ..pipeline.reply_timer import ReplyTimer, is_voiced
-from ..pipeline.reply_watch import Overdue, ReplyBounds, ReplyWatch, instead_of
-from ..pipeline.stages import Stage
-from ..pipeline.taps import Downstream
+from ..pipeline.interruption.protection import check_marks, speech_of, without_marks
+from ..pipeline.reply.answers import NOT_UNDERSTOOD, Answers, intent_in, passages_in
+from ..pipeline.reply.chat_memory import Memory
+from ..pipeline.reply.cuts import Cuts
+from ..pipeline.reply.downstream import Downstream
+from ..pipeline.reply.llm_stream import LlmStream
+from ..pipeline.reply.preparation import Preparation
+from ..pipeline.reply.reply_timer import ReplyTimer, is_voiced
+from ..pipeline.reply.reply_watch import Overdue, ReplyBounds, ReplyWatch, instead_of
 from .embedded.sentences import has_sentence
 
 APOLOGY = "I'm sorry, I can't answer that right now. Please ask me again."

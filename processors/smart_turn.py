@@ -18,12 +18,12 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.consumes import consumes
+from ..pipeline.engine.consumes import consumes
+from ..pipeline.engine.processor import Processor
+from ..pipeline.engine.stages import Stage
 from ..pipeline.errors import ConfigurationError
 from ..pipeline.frames import SpeechChunkFrame, StateChangedFrame, TurnPredictionFrame
-from ..pipeline.pcm import mono
-from ..pipeline.processor import Processor
-from ..pipeline.stages import Stage
+from ..pipeline.listening.pcm import mono
 from ..pipeline.states import State
 
 RATE = 16_000  # Hz of the model

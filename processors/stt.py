@@ -21,11 +21,11 @@ from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.time import time_now_iso8601
 
 from ..pipeline import Processor, Stage, consumes
-from ..pipeline.endpointing import Endpointing
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from ..pipeline.frames import EarlyWordsFrame, HangoverFrame, SpeechChunkFrame, UnrecognizedSpeechFrame
-from ..pipeline.pcm import mono
-from ..pipeline.standby import Standby
+from ..pipeline.listening.endpointing import Endpointing
+from ..pipeline.listening.pcm import mono
+from ..pipeline.listening.standby import Standby
 from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
 PREROLL_MS = 500  # audio kept from before the VAD's start, which comes some 100 ms after the voice's

@@ -18,8 +18,17 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 
-from ..pipeline.callbacks import Callback, TransitionCallbacks
-from ..pipeline.consumes import consumes
+from ..pipeline.conversation.callbacks import Callback, TransitionCallbacks
+from ..pipeline.conversation.conversation_record import ConversationRecord
+from ..pipeline.conversation.log_lines import info_later, write_lines
+from ..pipeline.conversation.metrics import BARGE_INS, ENDED_LINE, MOVES, ended_facts, observe
+from ..pipeline.conversation.pipecat_signals import SPEECH_FRAMES, Sign, StockSignals, Twins
+from ..pipeline.conversation.resume import RESUMED, resumption_of
+from ..pipeline.conversation.store import LogLine
+from ..pipeline.conversation.waterfall import Waterfall
+from ..pipeline.engine.consumes import consumes
+from ..pipeline.engine.processor import Processor
+from ..pipeline.engine.stages import Stage, has_stage_before
 from ..pipeline.frames import (
     ReplyAudibleFrame,
     ReplyInterruptedFrame,
@@ -35,16 +44,7 @@ from ..pipeline.frames import (
     UtteranceDiscardedFrame,
     UtteranceStartedFrame,
 )
-from ..pipeline.log_lines import info_later, write_lines
-from ..pipeline.processor import Processor
-from ..pipeline.record import ConversationRecord
-from ..pipeline.resume import RESUMED, resumption_of
-from ..pipeline.stages import Stage, has_stage_before
 from ..pipeline.states import Event, State, TurnMachine
-from ..pipeline.stock import SPEECH_FRAMES, Sign, StockSignals, Twins
-from ..pipeline.store import LogLine
-from ..pipeline.turn_metrics import BARGE_INS, ENDED_LINE, MOVES, ended_facts, observe
-from ..pipeline.waterfall import Waterfall
 
 
 class StateTracker(Processor):

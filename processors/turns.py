@@ -17,8 +17,9 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.bargein import BargeInPolicy, Decision, Stance
-from ..pipeline.consumes import consumes
+from ..pipeline.engine.consumes import consumes
+from ..pipeline.engine.processor import Processor
+from ..pipeline.engine.stages import Stage
 from ..pipeline.frames import (
     ClientFragmentFrame,
     ClientTurnEndFrame,
@@ -36,10 +37,9 @@ from ..pipeline.frames import (
     UtteranceDiscardedFrame,
     UtteranceStartedFrame,
 )
-from ..pipeline.processor import Processor
-from ..pipeline.stages import Stage
+from ..pipeline.interruption.policy import BargeInPolicy, Decision, Stance
+from ..pipeline.listening.utterance import UNCLEAR, Action, Committed, Discarded, Guessed, Started, Utterance, Words
 from ..pipeline.states import State
-from ..pipeline.utterance import UNCLEAR, Action, Committed, Discarded, Guessed, Started, Utterance, Words
 
 QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
 

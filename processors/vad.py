@@ -27,9 +27,9 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSet
 
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.frames import HangoverFrame, SpeechChunkFrame
-from ..pipeline.loudness import QUIET_DB, Loudness
-from ..pipeline.pcm import mono
-from ..pipeline.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
+from ..pipeline.listening.loudness import QUIET_DB, Loudness
+from ..pipeline.listening.pcm import mono
+from ..pipeline.listening.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
 from .embedded.silero import SpeechModel, SpeechStream, shared_model
 
 MODEL_RATES = (8000, 16000)  # Hz that the model hears itself; every other rate is resampled to the second

@@ -6,7 +6,7 @@ import numpy as np
 from pipecat.audio.vad.vad_analyzer import VADAnalyzer, VADParams, VADState
 
 from ..pipeline.errors import ConfigurationError
-from ..pipeline.speech import QuietReset
+from ..pipeline.listening.speech import QuietReset
 from .embedded.silero_net import CHUNK_SAMPLES, Memory, infer
 
 

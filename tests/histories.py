@@ -16,7 +16,7 @@ from typing import Any
 from hypothesis import strategies as st
 from redis import Redis
 
-from leibniz_voice.pipeline.snapshot import ConversationFields
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.transports.redis_scripts import CLAIM, WRITE, Script
 
 STEPS = st.one_of(

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
+from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
 from leibniz_voice.pipeline.frames import UserTurnFrame
-from leibniz_voice.pipeline.record import ConversationRecord
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.workers import close_all
 

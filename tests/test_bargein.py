@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from leibniz_voice.pipeline.bargein import BargeInPolicy, Decision, Stance
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.loudness import QUIET_DB
+from leibniz_voice.pipeline.interruption.policy import BargeInPolicy, Decision, Stance
+from leibniz_voice.pipeline.listening.loudness import QUIET_DB
 from leibniz_voice.pipeline.states import State
 
 NOTHING, PAUSE, RESUME, INTERRUPT = Decision.NOTHING, Decision.PAUSE, Decision.RESUME, Decision.INTERRUPT

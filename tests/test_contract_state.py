@@ -16,7 +16,7 @@ from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
 from leibniz_voice.bots.cli.loading import load_bot
-from leibniz_voice.pipeline.snapshot import parse
+from leibniz_voice.pipeline.conversation.snapshot import parse
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.store_embedded import find_server

@@ -23,9 +23,9 @@ from leibniz_voice.pipeline import (
     UserTurnFrame,
     consumes,
 )
-from leibniz_voice.pipeline.endpointing import Endpointing
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import HangoverFrame
+from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import AsyncCall
 from leibniz_voice.pipeline.testing.clock import run_virtual
 from leibniz_voice.pipeline.testing.scripted import ScriptedVoice

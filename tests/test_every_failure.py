@@ -15,8 +15,8 @@ import pytest
 from pipecat.frames.frames import Frame, TTSAudioRawFrame
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.errors import ServiceError
-from leibniz_voice.pipeline.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.espeak import EspeakVoice

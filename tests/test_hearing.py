@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from leibniz_voice.pipeline.bargein import BargeInPolicy, Decision
-from leibniz_voice.pipeline.hearing import Hearing
+from leibniz_voice.pipeline.interruption.overlap import Hearing
+from leibniz_voice.pipeline.interruption.policy import BargeInPolicy, Decision
 from leibniz_voice.pipeline.states import State
 
 NOTHING, PAUSE, RESUME, INTERRUPT = Decision.NOTHING, Decision.PAUSE, Decision.RESUME, Decision.INTERRUPT

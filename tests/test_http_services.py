@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from leibniz_voice.pipeline.engine.outside import in_flight
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import UserTurnFrame
-from leibniz_voice.pipeline.outside import in_flight
 from leibniz_voice.pipeline.services import IntentResult, RetrievalResult
 from leibniz_voice.processors.embedded.http_client import HttpClient, close_http
 from leibniz_voice.processors.intent import HttpIntent

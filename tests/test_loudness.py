@@ -14,7 +14,7 @@ from pipecat.frames.frames import (
 )
 
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
-from leibniz_voice.pipeline.loudness import ASSUMED_DBFS, PACE, Loudness
+from leibniz_voice.pipeline.listening.loudness import ASSUMED_DBFS, PACE, Loudness
 from leibniz_voice.pipeline.testing.bench import Bench
 from leibniz_voice.processors.vad import SileroVAD
 

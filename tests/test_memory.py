@@ -8,7 +8,7 @@ import pytest
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.memory import INTERRUPTED, Memory
+from leibniz_voice.pipeline.reply.chat_memory import INTERRUPTED, Memory
 
 
 def told(memory: Memory) -> list[tuple[str, Any]]:

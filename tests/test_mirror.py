@@ -14,10 +14,10 @@ import pytest
 from prometheus_client import REGISTRY
 from redis import Redis
 
+from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
+from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, Write, WriteResult
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.pipeline.record import ConversationRecord
-from leibniz_voice.pipeline.snapshot import ConversationFields, parse
-from leibniz_voice.pipeline.store import LogLine, Outcome, Write, WriteResult
 from leibniz_voice.transports.mirror import Mirror
 from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
 from leibniz_voice.transports.store_memory import MemoryStore

@@ -25,10 +25,10 @@ from pipecat.services.stt_service import SegmentedSTTService
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
+from leibniz_voice.pipeline.listening.utterance import Utterance
 from leibniz_voice.pipeline.session import Build
 from leibniz_voice.pipeline.testing import AsyncCall, Call, run_offline
 from leibniz_voice.pipeline.testing.user import CHUNK_S, spoken_chunks
-from leibniz_voice.pipeline.utterance import Utterance
 from leibniz_voice.processors.gate import STALLED_S
 from leibniz_voice.transports.protocol import SttFragment, UserSpeaking
 

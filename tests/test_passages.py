@@ -9,11 +9,11 @@ import pytest
 from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
 
 from leibniz_voice.pipeline import BargeInPolicy, Pipeline, Session, UserTurnFrame
-from leibniz_voice.pipeline.bargein import Stance
+from leibniz_voice.pipeline.engine.parallel import Parallel
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import PassageFrame, ReplySpeechFrame, ReplyTextFrame, SpeechChunkFrame
-from leibniz_voice.pipeline.parallel import Parallel
-from leibniz_voice.pipeline.passages import check_marks, speech_of, without_marks
+from leibniz_voice.pipeline.interruption.policy import Stance
+from leibniz_voice.pipeline.interruption.protection import check_marks, speech_of, without_marks
 from leibniz_voice.pipeline.services import IntentResult, RetrievalResult
 from leibniz_voice.pipeline.testing import Call, ScriptedTTS, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator

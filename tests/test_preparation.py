@@ -30,7 +30,7 @@ from leibniz_voice.pipeline.frames import (
     TurnContextFrame,
     UserTurnFrame,
 )
-from leibniz_voice.pipeline.preparation import HOLD_AUDIO_S, HOLD_S
+from leibniz_voice.pipeline.reply.preparation import HOLD_AUDIO_S, HOLD_S
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.scripted import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, Step
 from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS

@@ -12,8 +12,7 @@ from pipecat.frames.frames import Frame, InterruptionFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from leibniz_voice.pipeline import Pipeline, Processor, Session
-from leibniz_voice.pipeline.bargein import Decision
-from leibniz_voice.pipeline.consumes import consumes
+from leibniz_voice.pipeline.engine.consumes import consumes
 from leibniz_voice.pipeline.frames import (
     BargeInFrame,
     ReplyEndedFrame,
@@ -22,6 +21,7 @@ from leibniz_voice.pipeline.frames import (
     TurnContextFrame,
     UserTurnFrame,
 )
+from leibniz_voice.pipeline.interruption.policy import Decision
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, TurnAggregator
 

@@ -17,9 +17,9 @@ from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFram
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session
-from leibniz_voice.pipeline.endpointing import Endpointing
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
+from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import (
     AsyncCall,
     Event,

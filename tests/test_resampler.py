@@ -11,8 +11,8 @@ from pipecat.frames.frames import TTSSpeakFrame
 from pipecat.processors.frame_processor import FrameDirection
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
+from leibniz_voice.pipeline.engine.stages import Stage
 from leibniz_voice.pipeline.frames import ReplyAudioFrame
-from leibniz_voice.pipeline.stages import Stage
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking

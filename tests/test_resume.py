@@ -10,9 +10,9 @@ import pytest
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
+from leibniz_voice.pipeline.conversation.resume import resumption_of, split_at_unheard
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.frames import UserTurnFrame
-from leibniz_voice.pipeline.resume import resumption_of, split_at_unheard
-from leibniz_voice.pipeline.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import (
     EmbeddedTTS,

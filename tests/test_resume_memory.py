@@ -9,10 +9,10 @@ import pytest
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
-from leibniz_voice.pipeline.memory import INTERRUPTED, Memory
-from leibniz_voice.pipeline.record import ConversationRecord
-from leibniz_voice.pipeline.resume import Exchange, resumption_of
-from leibniz_voice.pipeline.snapshot import ConversationFields, parse
+from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
+from leibniz_voice.pipeline.conversation.resume import Exchange, resumption_of
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
+from leibniz_voice.pipeline.reply.chat_memory import INTERRUPTED, Memory
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking

@@ -11,8 +11,8 @@ import pytest
 from pipecat.processors.frame_processor import FrameDirection
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
-from leibniz_voice.pipeline.bargein import BargeInPolicy
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame
+from leibniz_voice.pipeline.interruption.policy import BargeInPolicy
 from leibniz_voice.pipeline.testing import AsyncCall, Heard, ScriptedSTT, run_offline
 from leibniz_voice.pipeline.testing.audio import at_level, cough, gain, noise, speech
 from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator

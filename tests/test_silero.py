@@ -17,7 +17,7 @@ import soxr
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.audio.vad.vad_analyzer import VADParams, VADState
 
-from leibniz_voice.pipeline import outside
+from leibniz_voice.pipeline.engine import outside
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.processors.embedded import silero
 from leibniz_voice.processors.embedded.silero import SileroModel, shared_model

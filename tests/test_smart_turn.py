@@ -15,8 +15,8 @@ from pipecat.frames.frames import (
 
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame, TurnPredictionFrame
+from leibniz_voice.pipeline.listening.utterance import Committed, Guessed, Utterance
 from leibniz_voice.pipeline.testing.bench import Bench
-from leibniz_voice.pipeline.utterance import Committed, Guessed, Utterance
 from leibniz_voice.processors.smart_turn import SmartTurn, SmartTurnModel
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leibniz_voice.pipeline.snapshot import (
+from leibniz_voice.pipeline.conversation.snapshot import (
     HISTORY_BYTES,
     ConversationFields,
     DamagedSnapshot,

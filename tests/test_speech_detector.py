@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
+from leibniz_voice.pipeline.listening.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
 
 CHUNK = 512
 HIGH, MIDDLE, LOW = 0.9, 0.5, 0.1  # above start, between the thresholds, below stop

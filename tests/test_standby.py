@@ -6,7 +6,7 @@ import pytest
 from pipecat.frames.frames import VADUserStoppedSpeakingFrame
 
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.standby import Standby
+from leibniz_voice.pipeline.listening.standby import Standby
 
 
 def test_words_in_time_keep_the_stand_in_quiet():

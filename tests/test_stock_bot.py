@@ -25,7 +25,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from leibniz_voice.bots.stock_pipecat import chain
 from leibniz_voice.pipeline import Pipeline, Session
-from leibniz_voice.pipeline.record import ConversationRecord
+from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
 from leibniz_voice.pipeline.testing import Call, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.scripted import Script, ScriptedLLM, Step
 from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTTGuest

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
+from leibniz_voice.pipeline.conversation.store import Write
 from leibniz_voice.pipeline.errors import StoreError
-from leibniz_voice.pipeline.snapshot import ConversationFields
-from leibniz_voice.pipeline.store import Write
 from leibniz_voice.transports import store_embedded
 from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server, open_store
 from leibniz_voice.transports.store_memory import MemoryStore

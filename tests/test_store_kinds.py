@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
+from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, Write
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.snapshot import ConversationFields
-from leibniz_voice.pipeline.store import LogLine, Outcome, Write
 from leibniz_voice.transports.mirror import Mirror
 from leibniz_voice.transports.redis_connect import connect, without_password
 from leibniz_voice.transports.store_embedded import find_server

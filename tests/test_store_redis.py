@@ -10,9 +10,9 @@ import time
 import pytest
 from redis import Redis
 
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
+from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, StateStore, Write
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.pipeline.snapshot import ConversationFields
-from leibniz_voice.pipeline.store import LogLine, Outcome, StateStore, Write
 from leibniz_voice.transports.store_embedded import find_server
 from leibniz_voice.transports.store_memory import MemoryStore
 from leibniz_voice.transports.store_redis import RedisStore

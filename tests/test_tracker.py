@@ -30,6 +30,9 @@ from pipecat.workers.runner import WorkerRunner
 from prometheus_client import REGISTRY
 
 from leibniz_voice.pipeline import IntentResult, RetrievalResult, State
+from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
+from leibniz_voice.pipeline.engine.processor import Processor
+from leibniz_voice.pipeline.engine.stages import Stage
 from leibniz_voice.pipeline.frames import (
     ReplyAudibleFrame,
     ReplyInterruptedFrame,
@@ -45,9 +48,6 @@ from leibniz_voice.pipeline.frames import (
     UtteranceDiscardedFrame,
     UtteranceStartedFrame,
 )
-from leibniz_voice.pipeline.processor import Processor
-from leibniz_voice.pipeline.record import ConversationRecord
-from leibniz_voice.pipeline.stages import Stage
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.processors import StateTracker
 

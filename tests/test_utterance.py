@@ -6,8 +6,16 @@ import random
 
 import pytest
 
+from leibniz_voice.pipeline.listening.utterance import (
+    BEHIND_S,
+    UNCLEAR,
+    Committed,
+    Discarded,
+    Started,
+    Utterance,
+    Words,
+)
 from leibniz_voice.pipeline.states import State
-from leibniz_voice.pipeline.utterance import BEHIND_S, UNCLEAR, Committed, Discarded, Started, Utterance, Words
 
 
 def test_words_before_the_silence_are_committed_at_the_silence() -> None:

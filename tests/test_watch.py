@@ -17,8 +17,8 @@ from redis import Redis
 
 from leibniz_voice.bots.cli.main import main
 from leibniz_voice.bots.cli.watch import fit, table
-from leibniz_voice.pipeline.snapshot import ConversationFields
-from leibniz_voice.pipeline.store import LogLine, Write
+from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
+from leibniz_voice.pipeline.conversation.store import LogLine, Write
 from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
 from leibniz_voice.transports.store_redis import RedisStore
 

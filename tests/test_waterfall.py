@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from leibniz_voice.bots.assistant import build
+from leibniz_voice.pipeline.conversation.waterfall import INSTANTS, LABELS, Waterfall
 from leibniz_voice.pipeline.testing import Call, run_offline
-from leibniz_voice.pipeline.waterfall import INSTANTS, LABELS, Waterfall
 from leibniz_voice.transports.protocol import UserSpeaking
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leibniz_voice.pipeline.listening.utterance import MAX_CHARS, Committed, Utterance, Words
+from leibniz_voice.pipeline.listening.words import beyond, key_of, newest
 from leibniz_voice.pipeline.states import State
-from leibniz_voice.pipeline.utterance import MAX_CHARS, Committed, Utterance, Words
-from leibniz_voice.pipeline.words import beyond, key_of, newest
 
 TEXTS = st.lists(st.sampled_from(["we", "We,", "don't", "-", "9.30", "où"]), max_size=8).map(" ".join)
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from leibniz_voice.pipeline import outside
+from leibniz_voice.pipeline.engine import outside
 from leibniz_voice.pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from leibniz_voice.processors.embedded.child import ASK, CHUNK, Messages, encode
 from leibniz_voice.processors.embedded.espeak import EspeakVoice, unpack

@@ -17,8 +17,8 @@ from typing import Any
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from ..pipeline.conversation.store import StateStore
 from ..pipeline.session import Build
-from ..pipeline.store import StateStore
 from .asgi_socket import AsgiSocket, Receive, Send
 from .handshake import Handshake, dialect_of, subprotocol_of
 from .http import refusal, session_id_of

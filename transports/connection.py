@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 
 from loguru import logger
 
+from ..pipeline.conversation.conversation_record import ConversationRecord
+from ..pipeline.conversation.store import LogLine
 from ..pipeline.errors import LeibnizError, ProtocolError
-from ..pipeline.record import ConversationRecord
 from ..pipeline.session import Build, Session
 from ..pipeline.states import State
-from ..pipeline.store import LogLine
 from . import protocol
 from .admission import TokenGate
 from .client_socket import ClientGone, ClientSocket

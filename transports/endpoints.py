@@ -25,7 +25,10 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.pipeline import PipelineSink
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.consumes import consumes
+from ..pipeline.conversation.resume import RESUMED
+from ..pipeline.engine.consumes import consumes
+from ..pipeline.engine.processor import Processor
+from ..pipeline.engine.stages import Stage
 from ..pipeline.frames import (
     ClientFragmentFrame,
     ClientTurnEndFrame,
@@ -45,9 +48,6 @@ from ..pipeline.frames import (
     TurnMeasuredFrame,
     UserSpeakingFrame,
 )
-from ..pipeline.processor import Processor
-from ..pipeline.resume import RESUMED
-from ..pipeline.stages import Stage
 from ..pipeline.states import State
 from . import protocol
 from .dialect import Dialect, JsonDialect, Spelled

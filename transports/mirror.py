@@ -21,10 +21,10 @@ from traceback import format_exception
 from loguru import logger
 from prometheus_client import Counter, Histogram
 
+from ..pipeline.conversation.conversation_record import ConversationRecord
+from ..pipeline.conversation.snapshot import ConversationFields
+from ..pipeline.conversation.store import Claim, Outcome, StateStore, Write, WriteResult, unused_turn_id
 from ..pipeline.errors import ConfigurationError, StoreError
-from ..pipeline.record import ConversationRecord
-from ..pipeline.snapshot import ConversationFields
-from ..pipeline.store import Claim, Outcome, StateStore, Write, WriteResult, unused_turn_id
 from .mirrored import ERRORS, MirroredSession, Snapshottable
 
 _LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30)

@@ -10,10 +10,10 @@ from typing import Protocol
 from loguru import logger
 from prometheus_client import Counter
 
+from ..pipeline.conversation.conversation_record import ConversationRecord
+from ..pipeline.conversation.snapshot import ConversationFields, parse
+from ..pipeline.conversation.store import Claim, LogLine, Write
 from ..pipeline.errors import StoreError
-from ..pipeline.record import ConversationRecord
-from ..pipeline.snapshot import ConversationFields, parse
-from ..pipeline.store import Claim, LogLine, Write
 
 ERRORS = Counter("leibniz_store_errors", "State that could not be stored or claimed", ["kind"])
 

@@ -14,9 +14,9 @@ from typing import Any
 from loguru import logger
 from prometheus_client import Counter, Gauge
 
+from ..pipeline.conversation.store import StateStore
 from ..pipeline.errors import ProtocolError
 from ..pipeline.session import Build
-from ..pipeline.store import StateStore
 from .admission import TokenGate
 from .client_socket import ClientGone, ClientSocket
 from .connection import Connection

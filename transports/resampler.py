@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from ..pipeline.pcm import mono
+from ..pipeline.listening.pcm import mono
 
 
 class Resampler:

@@ -30,9 +30,9 @@ from pathlib import Path
 from loguru import logger
 from prometheus_client import Counter
 
-from ..pipeline import outside
+from ..pipeline.conversation.store import StateStore
+from ..pipeline.engine import outside
 from ..pipeline.errors import StoreError
-from ..pipeline.store import StateStore
 from .store_memory import MemoryStore
 from .store_redis import RedisStore
 

@@ -9,8 +9,18 @@ from dataclasses import dataclass, field
 
 from loguru import logger
 
-from ..pipeline.snapshot import ConversationFields, DamagedSnapshot, parse
-from ..pipeline.store import LOG_LENGTH, TTL_S, Claim, LogLine, Outcome, Write, WriteResult, session_key, unused_turn_id
+from ..pipeline.conversation.snapshot import ConversationFields, DamagedSnapshot, parse
+from ..pipeline.conversation.store import (
+    LOG_LENGTH,
+    TTL_S,
+    Claim,
+    LogLine,
+    Outcome,
+    Write,
+    WriteResult,
+    session_key,
+    unused_turn_id,
+)
 
 
 @dataclass

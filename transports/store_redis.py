@@ -17,10 +17,8 @@ from loguru import logger
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoScriptError, ResponseError
 
-from ..pipeline import outside
-from ..pipeline.errors import StoreError
-from ..pipeline.snapshot import ConversationFields, DamagedSnapshot, parse
-from ..pipeline.store import (
+from ..pipeline.conversation.snapshot import ConversationFields, DamagedSnapshot, parse
+from ..pipeline.conversation.store import (
     DAMAGED_TTL_S,
     LOG_LENGTH,
     TTL_S,
@@ -33,6 +31,8 @@ from ..pipeline.store import (
     session_key,
     unused_turn_id,
 )
+from ..pipeline.engine import outside
+from ..pipeline.errors import StoreError
 from .redis_connect import close, connect, without_password
 from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
 

@@ -9,9 +9,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from ..pipeline.conversation.store import StateStore
 from ..pipeline.errors import ConfigurationError
 from ..pipeline.session import Build
-from ..pipeline.store import StateStore
 from .admission import Door
 from .client_socket import WebSocketsSocket
 from .guarded import GuardedConnection

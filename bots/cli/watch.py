@@ -89,8 +89,8 @@ async def watch(options: argparse.Namespace) -> int:
     """Look, print, wait, until cancelled or `--once`."""
     from redis.exceptions import RedisError
 
+    from leibniz_voice.pipeline.conversation.store import SESSION_ID
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.pipeline.store import SESSION_ID
     from leibniz_voice.transports.redis_connect import close, connect, without_password
 
     if options.session and SESSION_ID.fullmatch(options.session) is None:

@@ -44,8 +44,8 @@ from pipecat.processors.frame_processor import FrameCallback, FrameDirection, Fr
 from pipecat.utils.asyncio.task_manager import TaskManager
 
 from .. import frames as leibniz_frames
-from ..consumes import LIFECYCLE
-from ..processor import Processor
+from ..engine.consumes import LIFECYCLE
+from ..engine.processor import Processor
 from .audio import RATE, silence
 from .stamps import spoken
 

@@ -25,10 +25,10 @@ from pipecat.frames.frames import Frame, InterimTranscriptionFrame, Transcriptio
 from ...transports import protocol
 from ...transports.endpoints import PIPELINE_RATE
 from ...transports.memory import MemoryTransport
+from ..conversation.conversation_record import ConversationRecord
+from ..conversation.snapshot import ConversationFields
 from ..pipeline import Pipeline
-from ..record import ConversationRecord
 from ..session import Build, Session
-from ..snapshot import ConversationFields
 from ..states import Event
 from .clock import VirtualTime, run_virtual
 from .microphone import Microphone

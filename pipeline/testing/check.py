@@ -39,9 +39,9 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from ...processors.embedded.workers import close_all
+from ..engine.processor import Processor
 from ..errors import LeibnizError
 from ..frames import ReplyInterruptedFrame
-from ..processor import Processor
 from .bench import DOWN, UP, Bench, Seen, UnknownDataFrame, may_keep, sample_frames, unknown_frames
 from .clock import run_virtual
 

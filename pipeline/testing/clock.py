@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from .. import outside
+from ..engine import outside
 from ..errors import LeibnizError
 
 T = TypeVar("T")

@@ -15,9 +15,9 @@ from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from ...transports.endpoints import ClientOutput
+from ..engine.parallel import Parallel
+from ..engine.processor import Processor
 from ..frames import ReplyInterruptedFrame, ReplyPlayedFrame, TurnContextFrame
-from ..parallel import Parallel
-from ..processor import Processor
 from .recorded_ticks import ReplayedTicker
 from .recording import Recording, as_int
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, fields
 from statistics import fmean, median
 from typing import NamedTuple
 
-from ..backchannel import is_backchannel
+from ..listening.backchannel import is_backchannel
 from .recording import CLIENT, WIRE, Event, Recording
 from .timeline import spans_of
 

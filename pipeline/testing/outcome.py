@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...transports.memory import MemoryWire
+from ..conversation.conversation_record import ConversationRecord
 from ..errors import LeibnizError
-from ..record import ConversationRecord
 from ..session import Session
 from .recorder import Tape
 from .recording import Recording

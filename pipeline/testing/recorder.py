@@ -30,8 +30,8 @@ from ...processors.vad import SileroVAD
 from ...transports.dialect import Dialect
 from ...transports.endpoints import ClientOutput
 from ...transports.ticker import Ticker
+from ..engine.parallel import Branch, Parallel
 from ..frames import SpeculativeTurnFrame, UserTurnFrame
-from ..parallel import Branch, Parallel
 from ..pipeline import Pipeline
 from ..session import Build, Session
 from .frame_fields import as_json, fields_of, without_words

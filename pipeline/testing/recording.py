@@ -82,12 +82,12 @@ class Turn:
     heard: str = ""  # what was played of it
     interrupted: bool = False  # the user cut it
     complete: bool = False  # it was played to its end
-    instants: dict[str, float] = field(default_factory=dict)  # name (see pipeline/waterfall.py) -> s, as `Event.at`
+    instants: dict[str, float] = field(default_factory=dict)  # name (see waterfall.py) -> s, as `Event.at`
 
     @property
     def latency_ms(self) -> dict[str, float]:
-        """Label -> ms, for every pair of instants that happened; the labels of `pipeline/waterfall.py`."""
-        from ..waterfall import Waterfall
+        """Label -> ms, for every pair of instants that happened; the labels of `pipeline/conversation/waterfall.py`."""
+        from ..conversation.waterfall import Waterfall
 
         waterfall = Waterfall()
         for name, at in self.instants.items():

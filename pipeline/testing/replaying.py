@@ -25,14 +25,14 @@ from pipecat.services.tts_service import TTSService
 
 from ...processors import EmbeddedSTT, EmbeddedTTS, SileroVAD, SmartTurn
 from ...transports.memory import MemoryTransport
+from ..conversation.conversation_record import ConversationRecord
+from ..conversation.snapshot import DamagedSnapshot, parse
+from ..engine.parallel import Branch, Parallel
+from ..engine.stages import Stage
 from ..errors import ServiceError
 from ..frames import UserTurnFrame
-from ..parallel import Branch, Parallel
 from ..pipeline import Pipeline
-from ..record import ConversationRecord
 from ..session import Build, Session
-from ..snapshot import DamagedSnapshot, parse
-from ..stages import Stage
 from .clock import run_virtual
 from .frame_fields import answer_of, frame_of
 from .lateness import Lateness

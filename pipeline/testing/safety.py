@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from pipecat.frames.frames import Frame, OutputAudioRawFrame
 from pipecat.processors.frame_processor import FrameProcessor
 
-from ..backchannel import is_backchannel
+from ..engine.stages import Stage
 from ..errors import LeibnizError
 from ..frames import UserTurnFrame
+from ..interruption.contexts import VoiceContexts, voices_in
+from ..listening.backchannel import is_backchannel
 from ..pipeline import Pipeline
-from ..stages import Stage
 from ..states import TABLE, State
-from ..voices import VoiceContexts, voices_in
 from .audio import RATE
 from .stamps import stamped, turns_in_audio
 

@@ -24,12 +24,12 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from ..consumes import consumes
+from ..engine.consumes import consumes
+from ..engine.processor import Processor
+from ..engine.stages import Stage
 from ..errors import ServiceError
 from ..frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame
-from ..processor import Processor
 from ..services import IntentResult, RetrievalResult
-from ..stages import Stage
 from .audio import RATE
 from .stamps import sentences_in, spoken, stamped
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from pipecat.processors.frame_processor import FrameProcessor
 
-from ..bargein import BargeInPolicy
-from ..endpointing import Endpointing
+from ..engine.processor import Processor
 from ..errors import ConfigurationError
 from ..given import Given
-from ..processor import Processor
-from ..reply_watch import ReplyBounds
-from ..utterance import Utterance
+from ..interruption.policy import BargeInPolicy
+from ..listening.endpointing import Endpointing
+from ..listening.utterance import Utterance
+from ..reply.reply_watch import ReplyBounds
 from .recorder_names import names_of
 
 PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is made where none was given

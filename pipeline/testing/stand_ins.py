@@ -31,10 +31,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from ..consumes import consumes
+from ..engine.consumes import consumes
+from ..engine.processor import Processor
+from ..engine.stages import Stage
 from ..frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame, SecondVoiceFrame
-from ..processor import Processor
-from ..stages import Stage
 from .frame_fields import frame_of
 from .recording import Event, as_int
 

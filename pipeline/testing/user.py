@@ -29,10 +29,10 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.stt_service import STTService
 
+from ..engine.stages import Stage
 from ..errors import ConfigurationError
 from ..frames import SpeechChunkFrame
 from ..pipeline import Pipeline
-from ..stages import Stage
 from .audio import RATE, at_level, noise, speech
 from .microphone import Microphone
 from .scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from loguru import logger
 
+from ...pipeline.engine.outside import outside
 from ...pipeline.errors import ConfigurationError
-from ...pipeline.outside import outside
 from .breaker import CircuitBreaker
 
 MAX_BODY = 256 * 1024  # bytes; the contract's limit

@@ -29,7 +29,7 @@ from typing import Protocol
 import numpy as np
 from loguru import logger
 
-from ...pipeline import outside
+from ...pipeline.engine import outside
 from ...pipeline.errors import ConfigurationError
 from .silero_net import CHUNK_SAMPLES, Chunk, Memory, infer, step
 

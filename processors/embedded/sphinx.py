@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...pipeline.backchannel import SPOKEN
 from ...pipeline.errors import ConfigurationError
+from ...pipeline.listening.backchannel import SPOKEN
 from .phrases import beginnings_of, dictionary_of, model_folder, phrase_book
 from .worker import WorkerProcess
 from .workers import release_worker, shared_worker

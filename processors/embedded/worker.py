@@ -26,7 +26,7 @@ from typing import Any
 
 from loguru import logger
 
-from ...pipeline import outside
+from ...pipeline.engine import outside
 from ...pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from . import child as wire
 

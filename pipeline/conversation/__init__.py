@@ -1,0 +1,1 @@
+"""What is kept of a conversation, resumed from it, told of it and measured."""

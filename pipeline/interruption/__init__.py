@@ -1,0 +1,1 @@
+"""What cuts the bot, and what of its voice may still pass after that."""

@@ -1,0 +1,1 @@
+"""One reply of the bot's, from the question to the last sample heard."""

@@ -1,0 +1,70 @@
+"""What the branches answered, and the contract's answers that need no LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from loguru import logger
+
+from ..services import UNKNOWN, IntentResult, RetrievalResult
+
+Answer = TypeVar("Answer", IntentResult, RetrievalResult)
+NOT_UNDERSTOOD = "I didn't get that. Could you say it differently?"
+
+
+def direct_answer(
+    intent: IntentResult, retrieval: RetrievalResult, templates: Mapping[str, str], not_understood: str = NOT_UNDERSTOOD
+) -> str:
+    """Return the answer that needs no LLM: the intent's template, else `<Intent In Title Case>: <context>`.
+
+    `{context}` in a template is the best passage. Unknown intent and no context: `not_understood`. A template that
+    needs a context which was not found is not understood either.
+    """
+    context = retrieval.context.strip()
+    template = templates.get(intent.label)
+    if template is not None and (context or "{context}" not in template):
+        return template.replace("{context}", context)
+    if not context:
+        return not_understood
+    if intent.label == UNKNOWN:
+        return context
+    return f"{intent.label.replace('_', ' ').title()}: {context}"
+
+
+def answer_of(answers: Mapping[str, Any], name: str, fallback: Answer) -> Answer:
+    """Return the answer of branch `name`; the fallback, with a warning, if it is of another type."""
+    answer = answers.get(name)
+    if isinstance(answer, type(fallback)):
+        return answer
+    if answer is not None:
+        wrong, right = type(answer).__name__, type(fallback).__name__
+        logger.warning(f"branch {name} answered with {wrong}, so the fallback stands in; let it return {right}")
+    return fallback
+
+
+def intent_in(answers: Mapping[str, Any]) -> IntentResult:
+    """The intent among the branches' answers; an unknown one if there is none."""
+    return answer_of(answers, "intent", IntentResult())
+
+
+def passages_in(answers: Mapping[str, Any]) -> str:
+    """What retrieval has found; "" for nothing."""
+    return answer_of(answers, "retrieval", RetrievalResult()).context.strip()
+
+
+class Answers:
+    """Says what needs no LLM; a bot's templates, and what it says when nothing is known."""
+
+    def __init__(self, templates: Mapping[str, str], not_understood: str, unknown_is_not_understood: bool) -> None:
+        self._templates = dict(templates)  # intent label -> answer
+        self._not_understood = not_understood
+        self._unknown_is_not_understood = unknown_is_not_understood  # an unknown intent is enough for that
+
+    def to(self, answers: Mapping[str, Any]) -> str:
+        """Return the answer to what the branches found."""
+        intent = intent_in(answers)
+        if intent.label == UNKNOWN and self._unknown_is_not_understood:
+            return self._not_understood
+        retrieval = answer_of(answers, "retrieval", RetrievalResult())
+        return direct_answer(intent, retrieval, self._templates, self._not_understood)

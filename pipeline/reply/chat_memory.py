@@ -1,0 +1,151 @@
+"""`Memory`: what the LLM is told of the conversation: the words that were said, and those that were heard. Pure.
+
+ instructions (system prompt, whatever the context held at first; kept for ever)
+ user       what are your opening hours
+ assistant  We open at nine.
+ user       and on the moon                  <- with the passages found, as long as it is the newest
+ assistant  On the moon we [interrupted]     <- only what was heard of it
+
+The list lives in a Pipecat `LLMContext`, so every Pipecat LLM service, tool and aggregator can read it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
+from pipecat.processors.aggregators.llm_context import LLMContext
+
+from ..conversation.resume import Resumption
+from ..errors import ConfigurationError
+
+INTERRUPTED = "[interrupted]"  # marks an answer that the user cut
+PASSAGES = "{question}\n\nPassages that may help:\n{passages}"
+
+
+class Memory:
+    """Keeps `context` up to date, and within `max_messages` and `max_chars` beside the instructions.
+
+    Raises `ConfigurationError` for bounds below 2 messages or 1,000 characters.
+    """
+
+    def __init__(self, context: LLMContext, *, max_messages: int = 40, max_chars: int = 24_000) -> None:
+        if max_messages < 2 or max_chars < 1000:
+            raise ConfigurationError(
+                f"max_messages is {max_messages} (2 or more), max_chars {max_chars} (1000 or more)"
+            )
+        self.context = context
+        self._fixed = list(context.get_messages())  # the instructions
+        self._max_messages = max_messages
+        self._max_chars = max_chars
+        self._turns: dict[int, list[Any]] = {}  # turn -> its messages, the question first; oldest turn first
+        self._said_before = (0, "")  # (turn, words) of a reply that began in another process; (0, "") for none
+
+    def instruct(self, prompt: str) -> None:
+        """Put a system prompt in front."""
+        self._fixed.insert(0, {"role": "system", "content": prompt})
+        self._publish()
+
+    def recall(self, resumption: Resumption | None) -> None:
+        """An earlier conversation goes on: its turns come first, and what was said of its last one. None: none does."""
+        if resumption is None:
+            return
+        for turn in resumption.exchanges:
+            self._turns[turn.turn_id] = [{"role": "user", "content": turn.question}] if turn.question else []
+            self._answer(turn.turn_id, f"{turn.said} {INTERRUPTED}".strip() if turn.is_cut else turn.said)
+        if resumption.rest is not None:
+            self._said_before = (resumption.turn_id, resumption.said)
+            if not resumption.is_greeting:
+                self.ask(resumption.turn_id, resumption.question)
+
+    def ask(self, turn_id: int, question: str, passages: str = "") -> None:
+        """A turn begins to be answered. Asked twice (late words, a restart), the second question stands."""
+        self._turns.pop(turn_id, None)
+        for older in self._turns.values():
+            self._plain(older)
+        content = PASSAGES.format(question=question, passages=passages) if passages else question
+        self._turns[turn_id] = [{"role": "user", "content": content}]
+        self._publish()
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the LLM may call a tool."""
+        return isinstance(self.context.tools, ToolsSchema)
+
+    def preview(self, question: str, passages: str = "") -> LLMContext:
+        """Return what `ask` would make of the context, as a copy; nothing is remembered of it."""
+        context = LLMContext(tools=self.context.tools, tool_choice=self.context.tool_choice)
+        draft = Memory(context, max_messages=self._max_messages, max_chars=self._max_chars)
+        draft._fixed = list(self._fixed)
+        draft._turns = {turn_id: [dict(m) for m in messages] for turn_id, messages in self._turns.items()}
+        draft.ask(max(draft._turns, default=0) + 1, question, passages)
+        return context
+
+    def tool_called(self, turn_id: int, call_id: str, name: str, arguments: Any) -> None:
+        """The LLM called a tool; its result is not there yet."""
+        call = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+        self._turns.setdefault(turn_id, []).extend(
+            [
+                {"role": "assistant", "tool_calls": [{"id": call_id, "function": call, "type": "function"}]},
+                {"role": "tool", "content": "IN_PROGRESS", "tool_call_id": call_id},
+            ]
+        )
+        self._publish()
+
+    def tool_answered(self, call_id: str, result: Any) -> None:
+        """A tool's result has come, perhaps after its turn was over."""
+        for messages in self._turns.values():
+            for message in messages:
+                if message.get("tool_call_id") == call_id:
+                    message["content"] = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        self._publish()
+
+    def said(self, turn_id: int, text: str) -> None:
+        """What was generated before a tool was called: the LLM goes on behind it."""
+        if text.strip():
+            self._turns.setdefault(turn_id, []).append({"role": "assistant", "content": text.strip()})
+            self._publish()
+
+    def played(self, turn_id: int, text: str) -> None:
+        """The whole reply `text` was heard."""
+        self._answer(turn_id, f"{self._before(turn_id)} {text}")
+
+    def cut(self, turn_id: int, heard: str, *, was_audible: bool) -> None:
+        """The reply was interrupted; unless any of it was audible, its question goes back to the user's floor."""
+        before = self._before(turn_id)
+        if was_audible or before:
+            self._answer(turn_id, " ".join(f"{before} {heard} {INTERRUPTED}".split()))
+        elif not any("tool_calls" in message for message in self._turns.get(turn_id, ())):
+            self._turns.pop(turn_id, None)
+            self._publish()
+        else:
+            self._answer(turn_id, INTERRUPTED)  # a tool was at work, which may have had effects
+
+    def _before(self, turn_id: int) -> str:
+        return self._said_before[1] if turn_id == self._said_before[0] else ""
+
+    def _answer(self, turn_id: int, text: str) -> None:
+        messages = self._turns.setdefault(turn_id, [])
+        self._plain(messages)
+        messages[:] = [m for m in messages if m["role"] != "assistant" or "tool_calls" in m]
+        if text.strip():
+            messages.append({"role": "assistant", "content": text.strip()})
+        self._publish()
+
+    def _plain(self, messages: list[Any]) -> None:
+        """Take the passages off a question that is answered."""
+        for message in messages:
+            content = message.get("content")
+            if message["role"] == "user" and isinstance(content, str):
+                message["content"] = content.partition(PASSAGES.format(question="", passages=""))[0]
+
+    def _publish(self) -> None:
+        while len(self._turns) > 1 and self._is_too_long():
+            del self._turns[next(iter(self._turns))]  # a whole turn, so that no tool's result stands without its call
+        self.context.set_messages([*self._fixed, *(m for messages in self._turns.values() for m in messages)])
+
+    def _is_too_long(self) -> bool:
+        messages = [m for turn in self._turns.values() for m in turn]
+        chars = sum(len(str(m.get("content") or m.get("tool_calls"))) for m in messages)
+        return len(messages) > self._max_messages or chars > self._max_chars
