@@ -27,8 +27,8 @@ import numpy as np
 from loguru import logger
 
 from leibniz_voice.bots.cli.loading import lifespan_of, load_bot, set_up_log
+from leibniz_voice.lab.replay.compare import measured
 from leibniz_voice.pipeline.testing import AsyncCall, Measures, Recording, Tape, run_virtual
-from leibniz_voice.pipeline.testing.comparing import measured
 
 BOT = str(Path(__file__).parent.parent / "bots" / "assistant.py")
 RATE = 16_000

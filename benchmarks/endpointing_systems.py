@@ -17,8 +17,8 @@ from pipecat.audio.vad.vad_analyzer import VADParams, VADState
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import AsyncCall
-from leibniz_voice.pipeline.testing.scripted import ScriptedVoice
-from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTT
+from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
+from leibniz_voice.pipeline.testing.scripted.scripted_stt import Heard, ScriptedSTT
 from leibniz_voice.processors import (
     EmbeddedSTT,
     InterruptionGate,

@@ -24,10 +24,10 @@ import numpy as np
 from loguru import logger
 
 from leibniz_voice.bots.cli.loading import lifespan_of, load_bot, set_up_log
+from leibniz_voice.lab.recording.recording_folder import RecordingFolder
+from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s
+from leibniz_voice.lab.replay.replay import replay
 from leibniz_voice.pipeline.testing import Recording
-from leibniz_voice.pipeline.testing.differences import decisions_of, differences, drift_s
-from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
-from leibniz_voice.pipeline.testing.replaying import replay
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client import WebSocketClient
 

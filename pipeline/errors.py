@@ -11,7 +11,7 @@ LeibnizError
  |    +-- OwnershipLost         another process has claimed the session
  +-- SessionFailed          a conversation's pipeline could not be built or started (pipeline/session.py)
  +-- ConnectionFailed       no bot answers, or it refuses the client (transports/client_open.py)
- +-- RecordingError         a recorded conversation that cannot be read (pipeline/testing/recording.py)
+ +-- RecordingError         a recorded conversation that cannot be read (lab/recording/recording.py)
  +-- ProtocolError          a client's message breaks the protocol
 
 Errors of other libraries are turned into one of these at the border.

@@ -21,7 +21,7 @@ REQUIRED = os.environ.get("LEIBNIZ_CI", "").lower().split()
 class NoSecondCopy:
     """Refuses `import pipeline` and its like, which work from the checkout's root and make every class twice."""
 
-    FOLDERS = frozenset({"pipeline", "processors", "transports", "bots"})
+    FOLDERS = frozenset({"pipeline", "lab", "processors", "transports", "bots"})
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name in self.FOLDERS and path is None:

@@ -21,12 +21,9 @@ from leibniz_voice.pipeline import Processor, TurnContextFrame, UserTurnFrame, c
 from leibniz_voice.pipeline.testing.audio import RATE, silence
 from leibniz_voice.pipeline.testing.bench import UnknownControlFrame, UnknownDataFrame
 from leibniz_voice.pipeline.testing.check import CheckFailed, check_processor
-from leibniz_voice.pipeline.testing.scripted import (
-    Script,
-    Step,
-)
-from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
-from leibniz_voice.pipeline.testing.stamps import spoken
+from leibniz_voice.pipeline.testing.fuzz.stamps import spoken
+from leibniz_voice.pipeline.testing.scripted.scripted_services import Script, Step
+from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 
 DOWN = FrameDirection.DOWNSTREAM
 SLOW = Script(Step(delay_s=0.1, each_s=0.01))

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from leibniz_voice.bots.cli.main import main
+from leibniz_voice.lab.drawing.timeline import spans_of
+from leibniz_voice.lab.replay.compare import failing, table
+from leibniz_voice.lab.replay.condition import Condition
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import Event, Measures, Recording, measures_of
-from leibniz_voice.pipeline.testing.comparing import failing, table
-from leibniz_voice.pipeline.testing.condition import Condition
-from leibniz_voice.pipeline.testing.timeline import spans_of
 
 NAMES = tuple(Measures().values())
 COMMAND = (sys.executable, "-m", "leibniz_voice.bots.cli.main")
@@ -202,8 +202,8 @@ def write_bot(folder: Path) -> str:
 def recorded(tmp_path_factory) -> tuple[str, Path]:
     """A bot, and a folder with three recordings of it."""
     from leibniz_voice.bots.cli.loading import load_bot
+    from leibniz_voice.lab.recording.recording_folder import RecordingFolder
     from leibniz_voice.pipeline.testing import AsyncCall, run_offline
-    from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
 
     folder = tmp_path_factory.mktemp("recorded")
     bot = write_bot(folder)

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
+from leibniz_voice.lab.recording.recording import Recording
 from leibniz_voice.pipeline.states import TABLE
-from leibniz_voice.pipeline.testing.recording import Recording
 from leibniz_voice.transports.tokens import TokenKey
 
 from .browser import CHROMIUM, INSECURE_HOST, conversation, flags, free_port, marks, served

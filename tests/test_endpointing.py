@@ -28,7 +28,7 @@ from leibniz_voice.pipeline.frames import HangoverFrame
 from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import AsyncCall
 from leibniz_voice.pipeline.testing.clock import run_virtual
-from leibniz_voice.pipeline.testing.scripted import ScriptedVoice
+from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
 from leibniz_voice.processors import (
     EmbeddedSTT,
     InterruptionGate,

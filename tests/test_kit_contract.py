@@ -37,7 +37,8 @@ from leibniz_voice.pipeline.frames import (
 )
 from leibniz_voice.pipeline.testing.audio import RATE, chunks, silence, speech_like
 from leibniz_voice.pipeline.testing.check import check_processor
-from leibniz_voice.pipeline.testing.scripted import (
+from leibniz_voice.pipeline.testing.fuzz.stamps import spoken, stamped
+from leibniz_voice.pipeline.testing.scripted.scripted_services import (
     Script,
     ScriptedIntent,
     ScriptedLLM,
@@ -45,9 +46,8 @@ from leibniz_voice.pipeline.testing.scripted import (
     ScriptedVoice,
     Step,
 )
-from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
-from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
-from leibniz_voice.pipeline.testing.stamps import spoken, stamped
+from leibniz_voice.pipeline.testing.scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
+from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 from leibniz_voice.processors import (
     EmbeddedSTT,
     EmbeddedTTS,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import find, given, settings
 
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.testing.generate import Do, Schedule, generate, schedules
-from leibniz_voice.pipeline.testing.scripted import scripts_for
+from leibniz_voice.pipeline.testing.fuzz.generate import Do, Schedule, generate, schedules
+from leibniz_voice.pipeline.testing.scripted.scripted_services import scripts_for
 
 SOME = [generate(random.Random(seed)) for seed in range(500)]
 

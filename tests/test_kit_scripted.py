@@ -34,7 +34,8 @@ from leibniz_voice.pipeline.frames import (
 )
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.bench import Bench
-from leibniz_voice.pipeline.testing.scripted import (
+from leibniz_voice.pipeline.testing.fuzz.stamps import Stamp, spoken, stamps
+from leibniz_voice.pipeline.testing.scripted.scripted_services import (
     Script,
     ScriptedIntent,
     ScriptedLLM,
@@ -43,9 +44,8 @@ from leibniz_voice.pipeline.testing.scripted import (
     Step,
     tokens,
 )
-from leibniz_voice.pipeline.testing.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
-from leibniz_voice.pipeline.testing.scripted_tts import Manner, ScriptedTTS
-from leibniz_voice.pipeline.testing.stamps import Stamp, spoken, stamps
+from leibniz_voice.pipeline.testing.scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
+from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
 

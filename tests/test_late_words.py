@@ -10,7 +10,7 @@ from pipecat.frames.frames import TranscriptionFrame
 from leibniz_voice.pipeline import Pipeline, Session, UserTurnFrame
 from leibniz_voice.pipeline.frames import TextBufferFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
-from leibniz_voice.pipeline.testing.stamps import spoken
+from leibniz_voice.pipeline.testing.fuzz.stamps import spoken
 
 from .test_preparation import BRANCHES_S, LLM_S, Bot, Slow, speaks
 

@@ -16,6 +16,9 @@ import pytest
 from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
 
 from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.lab.recording.recording_folder import RecordingFolder
+from leibniz_voice.lab.recording.settings import changed, settings_of
+from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
@@ -34,9 +37,6 @@ from leibniz_voice.pipeline.testing import (
     replay,
     run_offline,
 )
-from leibniz_voice.pipeline.testing.differences import decisions_of, differences, drift_s
-from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
-from leibniz_voice.pipeline.testing.settings import changed, settings_of
 from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
@@ -208,7 +208,7 @@ def test_a_full_recording_ends_and_the_conversation_goes_on(tmp_path):
 
 
 def test_what_the_writer_cannot_keep_up_with_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_writer.MAX_WAITING", 40)
+    monkeypatch.setattr("leibniz_voice.lab.recording.recording_folder.MAX_WAITING", 40)
     folder = RecordingFolder(tmp_path)
     monkeypatch.setattr(folder, "_run", lambda: None)  # a disk that takes nothing
     run_offline(folder.records(build), interrupts)
@@ -220,7 +220,7 @@ def test_a_disk_error_ends_that_recording_only(tmp_path, monkeypatch, method):
     """The thread lives on, the next conversation is recorded, and `close` returns."""
     folder = RecordingFolder(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.0)
+        patch.setattr("leibniz_voice.lab.recording.recording_folder.FLUSH_S", 0.0)
         patch.setattr(gzip.GzipFile, method, Mock(side_effect=OSError(28, "No space left on device")))
         assert run_offline(folder.records(build), interrupts).states[-1] == "idle"
         folder.close()
@@ -234,7 +234,7 @@ def test_an_end_that_finds_no_room_is_written_all_the_same(tmp_path, monkeypatch
     folder = RecordingFolder(tmp_path)
     put = folder.put
     monkeypatch.setattr(folder, "put", lambda file, what: what is not None and put(file, what))
-    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.01)
+    monkeypatch.setattr("leibniz_voice.lab.recording.recording_folder.FLUSH_S", 0.01)
     run_offline(folder.records(build), interrupts)
     deadline = time.monotonic() + 5
     while not folder.written and time.monotonic() < deadline:
@@ -244,13 +244,13 @@ def test_an_end_that_finds_no_room_is_written_all_the_same(tmp_path, monkeypatch
 
 
 def test_a_lost_end_is_written_while_others_keep_the_writer_busy(tmp_path, monkeypatch):
-    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.1)
+    monkeypatch.setattr("leibniz_voice.lab.recording.recording_folder.FLUSH_S", 0.1)
     folder = RecordingFolder(tmp_path)
     put = folder.put
     monkeypatch.setattr(folder, "put", lambda file, what: what is not None and put(file, what))
     run_offline(folder.records(build), interrupts)
     monkeypatch.undo()
-    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_writer.FLUSH_S", 0.1)
+    monkeypatch.setattr("leibniz_voice.lab.recording.recording_folder.FLUSH_S", 0.1)
     other = folder._open(Recording(session_id="other"))
     deadline = time.monotonic() + 5
     while not folder.written and time.monotonic() < deadline:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from leibniz_voice.lab.drawing.svg import draw
 from leibniz_voice.pipeline.testing import Event, Recording, RecordingError
-from leibniz_voice.pipeline.testing.drawing import draw
 
 PCM = base64.b64encode(bytes(range(64)) * 10).decode()  # 320 samples
 CALL = (
@@ -136,7 +136,7 @@ def test_no_file_is_said_so(tmp_path):
 
 
 def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_file.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("leibniz_voice.lab.recording.recording_file.MAX_BYTES", 1 << 20)
     path = tmp_path / "bomb"
     path.write_bytes(gzip.compress(HEADER + (json.dumps(list(CALL[1])).encode() + b"\n") * 50_000))
     assert path.stat().st_size < 20_000
@@ -226,7 +226,7 @@ def test_a_name_stays_on_its_line(tmp_path):
 @pytest.mark.parametrize("wide", ["\U0001f600", r"\ud83d\ude00"])
 def test_a_small_file_that_unpacks_to_wide_texts_is_refused(tmp_path, monkeypatch, wide):
     """One letter of an emoji makes a text of Latin letters four times as large in memory."""
-    monkeypatch.setattr("leibniz_voice.pipeline.testing.recording_file.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("leibniz_voice.lab.recording.recording_file.MAX_BYTES", 1 << 20)
     bomb = tmp_path / "bomb.leibniz.gz"
     event = line([0.0, "p", "downstream", "k", {"text": "a" * 300_000 + "@"}]).replace(b"@", wide.encode())
     bomb.write_bytes(gzip.compress(event))

@@ -8,9 +8,9 @@ import pytest
 from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.openai.llm import OpenAILLMService
 
+from leibniz_voice.lab.replay.decisions import differences
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.pipeline.testing import AsyncCall, ScriptedTTS, Tape, replay
-from leibniz_voice.pipeline.testing.differences import differences
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from tests.fake_openai import FakeOpenAI, says
 

@@ -17,7 +17,7 @@ from pipecat.frames.frames import (
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session, UserTurnFrame
 from leibniz_voice.pipeline.frames import EarlyWordsFrame, SpeechChunkFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
-from leibniz_voice.pipeline.testing.scripted import ScriptedVoice
+from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import SttFragment, VadEnd
 

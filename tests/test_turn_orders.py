@@ -27,7 +27,7 @@ from leibniz_voice.pipeline import (
 )
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
-from leibniz_voice.pipeline.testing.scripted import ScriptedVoice
+from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.protocol import UserSpeaking
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("pipeline", "processors", "transports", "bots")
+FOLDERS = ("pipeline", "lab", "processors", "transports", "bots")
 BUILD = "from setuptools import build_meta; import sys; build_meta.build_wheel(sys.argv[1])"
 
 pytestmark = pytest.mark.slow

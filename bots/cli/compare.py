@@ -16,7 +16,7 @@ from .loading import UsageError, checked_build, lifespan_of, set_up_log
 from .recordings import add_bot, bot_of, files_of, load, loaded
 
 if TYPE_CHECKING:  # takes time to import; done when the command runs
-    from leibniz_voice.pipeline.testing.comparing import Compared
+    from leibniz_voice.lab.replay.compare import Compared
 
 EPILOG = """\
 Every recording is replayed twice in virtual time, with the bot's settings and with those of --set, and both are
@@ -79,11 +79,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from leibniz_voice.lab.recording.settings import parse
+    from leibniz_voice.lab.replay.compare import AGAIN, failing, table, total
+    from leibniz_voice.lab.replay.condition import Condition
+    from leibniz_voice.lab.replay.measures import Measures
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.pipeline.testing.comparing import AGAIN, failing, table, total
-    from leibniz_voice.pipeline.testing.condition import Condition
-    from leibniz_voice.pipeline.testing.measures import Measures
-    from leibniz_voice.pipeline.testing.settings import parse
 
     if options.jobs < 0:
         raise UsageError(f"--jobs is {options.jobs}; give a number of processes, or 0 for one per core")
@@ -163,8 +163,8 @@ def _begin() -> None:
 
 
 def _one(work: Work) -> Compared:
+    from leibniz_voice.lab.replay.compare import compare
     from leibniz_voice.pipeline.errors import LeibnizError
-    from leibniz_voice.pipeline.testing.comparing import compare
 
     file, script, changes, again = work
     bot = loaded(script)

@@ -47,7 +47,7 @@ def bot_of(recording: Recording, bot: str | None) -> str:
 
 def files_of(paths: list[str]) -> list[str]:
     """Return the files that are meant; a folder is all recordings in it. Raises `UsageError`."""
-    from leibniz_voice.pipeline.testing.recording_file import SUFFIX
+    from leibniz_voice.lab.recording.recording_file import SUFFIX
 
     files: list[str] = []
     for path in paths:

@@ -70,9 +70,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _replay(file: str, options: argparse.Namespace) -> bool:
+    from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s
+    from leibniz_voice.lab.replay.replay import replay
     from leibniz_voice.pipeline.errors import LeibnizError
-    from leibniz_voice.pipeline.testing.differences import decisions_of, differences, drift_s
-    from leibniz_voice.pipeline.testing.replaying import replay
 
     recording = load(file)
     script = bot_of(recording, options.bot)

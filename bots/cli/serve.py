@@ -156,8 +156,8 @@ def recording_of(build: Any, options: argparse.Namespace) -> Iterator[Any]:
     if options.record is None:
         yield build
         return
+    from leibniz_voice.lab.recording.recording_folder import RecordingFolder
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.pipeline.testing.recording_writer import RecordingFolder
 
     try:
         folder = RecordingFolder(options.record, audio=not options.no_audio, text=not options.no_text)

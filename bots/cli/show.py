@@ -63,11 +63,11 @@ def _show(recording: Recording, options: argparse.Namespace) -> None:
 
     try:
         if options.html:
-            from leibniz_voice.pipeline.testing.page import page
+            from leibniz_voice.lab.drawing.page import page
 
             write(options.html, page(recording))
         if options.svg:
-            from leibniz_voice.pipeline.testing.drawing import draw
+            from leibniz_voice.lab.drawing.svg import draw
 
             write(options.svg, draw(recording))
         if options.events:
@@ -88,7 +88,7 @@ def write(path: str, text: str) -> None:
 
 
 def _print(recording: Recording) -> None:
-    from leibniz_voice.pipeline.testing.measures import measures_of
+    from leibniz_voice.lab.replay.measures import measures_of
 
     from .talk_view import can_draw
 

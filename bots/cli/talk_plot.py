@@ -34,11 +34,11 @@ def write_plot(path: str, client: WebSocketClient) -> None:
         if path.endswith(".gz"):
             recording.save(path)
         elif path.endswith(".html"):
-            from leibniz_voice.pipeline.testing.page import page
+            from leibniz_voice.lab.drawing.page import page
 
             Path(path).write_text(page(recording), encoding="utf-8")
         else:
-            from leibniz_voice.pipeline.testing.drawing import draw
+            from leibniz_voice.lab.drawing.svg import draw
 
             Path(path).write_text(draw(recording), encoding="utf-8")
     except OSError as error:

@@ -47,7 +47,7 @@ from .. import frames as leibniz_frames
 from ..engine.consumes import LIFECYCLE
 from ..engine.processor import Processor
 from .audio import RATE, silence
-from .stamps import spoken
+from .fuzz.stamps import spoken
 
 F = TypeVar("F", bound=Frame)
 

@@ -22,6 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pipecat.frames.frames import Frame, InterimTranscriptionFrame, TranscriptionFrame
 
+from ...lab.recording.recorder import Tape
 from ...transports import protocol
 from ...transports.endpoints import PIPELINE_RATE
 from ...transports.memory import MemoryTransport
@@ -31,10 +32,9 @@ from ..pipeline import Pipeline
 from ..session import Build, Session
 from ..states import Event
 from .clock import VirtualTime, run_virtual
+from .fuzz.safety import Safety
 from .microphone import Microphone
 from .outcome import CallError, Outcome
-from .recorder import Tape
-from .safety import Safety
 from .user import VOICE, User, check_way
 
 P = ParamSpec("P")

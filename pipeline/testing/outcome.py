@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from ...lab.recording.recorder import Tape
+from ...lab.recording.recording import Recording
 from ...transports.memory import MemoryWire
 from ..conversation.conversation_record import ConversationRecord
 from ..errors import LeibnizError
 from ..session import Session
-from .recorder import Tape
-from .recording import Recording
 
 
 class CallError(LeibnizError, AssertionError):

@@ -35,7 +35,7 @@ from ..frames import SpeechChunkFrame
 from ..pipeline import Pipeline
 from .audio import RATE, at_level, noise, speech
 from .microphone import Microphone
-from .scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
+from .scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 
 WORD_S = 60 / 165  # of a spoken word; the embedded voice's pace
 CHUNK_S = 0.032  # of one chunk of a speech detector: Silero's

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from .recording import Recording, Turn
+from ..recording.recording import Recording, Turn
 from .timeline import marks_of, state_spans, voice_of
 
 LEFT, RIGHT = 76, 16  # px for the rows' names, and after the end

@@ -12,8 +12,8 @@ from typing import Any
 from pipecat.frames import frames as pipecat_frames
 from pipecat.frames.frames import Frame, LLMContextFrame, TranscriptionFrame
 
-from .. import frames as leibniz_frames
-from ..services import IntentResult, Passage, RetrievalResult
+from ...pipeline import frames as leibniz_frames
+from ...pipeline.services import IntentResult, Passage, RetrievalResult
 from .recording import Event, RecordingError
 
 _BOOKKEEPING = frozenset(field.name for field in dataclasses.fields(Frame))

@@ -26,14 +26,14 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
+from ...pipeline.engine.parallel import Branch, Parallel
+from ...pipeline.frames import SpeculativeTurnFrame, UserTurnFrame
+from ...pipeline.pipeline import Pipeline
+from ...pipeline.session import Build, Session
 from ...processors.vad import SileroVAD
 from ...transports.dialect import Dialect
 from ...transports.endpoints import ClientOutput
 from ...transports.ticker import Ticker
-from ..engine.parallel import Branch, Parallel
-from ..frames import SpeculativeTurnFrame, UserTurnFrame
-from ..pipeline import Pipeline
-from ..session import Build, Session
 from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import RecordedModel
 from .recorded_ticks import WatchedTicker

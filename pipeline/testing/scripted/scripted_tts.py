@@ -30,11 +30,11 @@ from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.settings import TTSSettings
 from pipecat.services.tts_service import TTSService
 
-from ..errors import ServiceError
-from ..frames import ReplyStartedFrame
-from .audio import RATE
-from .scripted import CHUNK_MS, Script, Step
-from .stamps import Stamp, sentences_in, stamped, turn_in
+from ...errors import ServiceError
+from ...frames import ReplyStartedFrame
+from ..audio import RATE
+from ..fuzz.stamps import Stamp, sentences_in, stamped, turn_in
+from .scripted_services import CHUNK_MS, Script, Step
 
 MAX_REQUESTS = 256  # sentences that the receiver still has to deliver; past it `run_tts` waits
 MAX_CUT = 64  # interrupted contexts that are remembered

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..session import Build
+from ...pipeline.session import Build
+from ..recording.recording import Recording
 from .condition import Condition, Test
 from .measures import Measures, measures_of, name_of, told
-from .recording import Recording
-from .replaying import Lifespan, Replayed, replay
+from .replay import Lifespan, Replayed, replay
 
 AGAIN = ("embedded",)  # what is asked again unless said otherwise
 LOWER_IS_BETTER = (

@@ -15,13 +15,13 @@ from typing import Any
 
 from pipecat.processors.frame_processor import FrameProcessor
 
-from ..engine.processor import Processor
-from ..errors import ConfigurationError
-from ..given import Given
-from ..interruption.policy import BargeInPolicy
-from ..listening.endpointing import Endpointing
-from ..listening.utterance import Utterance
-from ..reply.reply_watch import ReplyBounds
+from ...pipeline.engine.processor import Processor
+from ...pipeline.errors import ConfigurationError
+from ...pipeline.given import Given
+from ...pipeline.interruption.policy import BargeInPolicy
+from ...pipeline.listening.endpointing import Endpointing
+from ...pipeline.listening.utterance import Utterance
+from ...pipeline.reply.reply_watch import ReplyBounds
 from .recorder_names import names_of
 
 PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is made where none was given

@@ -21,10 +21,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from ..engine.consumes import consumes
-from ..engine.processor import Processor
-from ..engine.stages import Stage
-from ..errors import ServiceError
+from ...engine.consumes import consumes
+from ...engine.processor import Processor
+from ...engine.stages import Stage
+from ...errors import ServiceError
 
 Push = Callable[[Frame], Awaitable[None]]
 

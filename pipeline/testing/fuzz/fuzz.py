@@ -15,13 +15,13 @@ from typing import Any
 
 from pipecat.frames.frames import Frame, InterimTranscriptionFrame, TranscriptionFrame
 
-from ...transports.protocol import ClientMessage, SttFragment, UserSpeaking, VadEnd
-from ..frames import SpeechChunkFrame
-from ..session import Build
-from .call import AsyncCall, run_offline
+from ....transports.protocol import ClientMessage, SttFragment, UserSpeaking, VadEnd
+from ...frames import SpeechChunkFrame
+from ...session import Build
+from ..call import AsyncCall, run_offline
+from ..user import CHUNK_S, blip, started, stopped
 from .generate import Action, Do, Schedule
 from .safety import ConversationFailed
-from .user import CHUNK_S, blip, started, stopped
 
 Step = tuple[float, Frame | ClientMessage | None]  # when, and what: a frame, a message, or None for the line's end
 

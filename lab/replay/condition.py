@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from ..errors import ConfigurationError
+from ...pipeline.errors import ConfigurationError
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

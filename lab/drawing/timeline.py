@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .recording import Move, Recording
+from ..recording.recording import Move, Recording
 
 BARS = " ▁▂▃▄▅▆▇█"
 PLAIN_BARS = "  ..::##@"

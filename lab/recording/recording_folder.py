@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from loguru import logger
 
-from ..errors import ConfigurationError
-from ..session import Build
+from ...pipeline.errors import ConfigurationError
+from ...pipeline.session import Build
 from .recorder import packed, recorded
 from .recording import Event, Recording
 from .recording_file import MAX_EVENTS, SUFFIX, end_line, event_line, header_line

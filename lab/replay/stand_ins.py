@@ -31,12 +31,12 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from ..engine.consumes import consumes
-from ..engine.processor import Processor
-from ..engine.stages import Stage
-from ..frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame, SecondVoiceFrame
-from .frame_fields import frame_of
-from .recording import Event, as_int
+from ...pipeline.engine.consumes import consumes
+from ...pipeline.engine.processor import Processor
+from ...pipeline.engine.stages import Stage
+from ...pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame, SecondVoiceFrame
+from ..recording.frame_fields import frame_of
+from ..recording.recording import Event, as_int
 
 WORD_S = 0.36  # a spoken word of a reply that was never recorded: 165 a minute
 RATE = 16_000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .recording import Event, Recording
+from ..recording.recording import Event, Recording
 
 DECISIONS = {  # kind of event -> the fields that are decided
     "VADUserStartedSpeakingFrame": (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..conversation.waterfall import INSTANTS
+from ...pipeline.conversation.waterfall import INSTANTS
 from .recording import Event, Move, Turn, as_int
 
 _STALE = ("user_silent", "vad_end", "transcript")  # may be of a cough before, over the bot

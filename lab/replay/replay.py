@@ -23,24 +23,24 @@ from pipecat.services.llm_service import LLMService
 from pipecat.services.stt_service import STTService
 from pipecat.services.tts_service import TTSService
 
+from ...pipeline.conversation.conversation_record import ConversationRecord
+from ...pipeline.conversation.snapshot import DamagedSnapshot, parse
+from ...pipeline.engine.parallel import Branch, Parallel
+from ...pipeline.engine.stages import Stage
+from ...pipeline.errors import ServiceError
+from ...pipeline.frames import UserTurnFrame
+from ...pipeline.pipeline import Pipeline
+from ...pipeline.session import Build, Session
+from ...pipeline.testing.clock import run_virtual
 from ...processors import EmbeddedSTT, EmbeddedTTS, SileroVAD, SmartTurn
 from ...transports.memory import MemoryTransport
-from ..conversation.conversation_record import ConversationRecord
-from ..conversation.snapshot import DamagedSnapshot, parse
-from ..engine.parallel import Branch, Parallel
-from ..engine.stages import Stage
-from ..errors import ServiceError
-from ..frames import UserTurnFrame
-from ..pipeline import Pipeline
-from ..session import Build, Session
-from .clock import run_virtual
-from .frame_fields import answer_of, frame_of
+from ..recording.frame_fields import answer_of, frame_of
+from ..recording.recorded_model import ReplayedModel
+from ..recording.recorder import Tape
+from ..recording.recorder_names import names_of
+from ..recording.recording import Event, Recording, RecordingError
+from ..recording.settings import changed
 from .lateness import Lateness
-from .recorded_model import ReplayedModel
-from .recorder import Tape
-from .recorder_names import names_of
-from .recording import Event, Recording, RecordingError
-from .settings import changed
 from .stand_ins import RecordedEars, RecordedLLM, RecordedVoice, answers_of, replies_of
 
 PARTS = ("vad", "stt", "branches", "llm", "voice", "embedded")  # the last: stt and voice, where they are no service

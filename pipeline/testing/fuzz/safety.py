@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 from pipecat.frames.frames import Frame, OutputAudioRawFrame
 from pipecat.processors.frame_processor import FrameProcessor
 
-from ..engine.stages import Stage
-from ..errors import LeibnizError
-from ..frames import UserTurnFrame
-from ..interruption.contexts import VoiceContexts, voices_in
-from ..listening.backchannel import is_backchannel
-from ..pipeline import Pipeline
-from ..states import TABLE, State
-from .audio import RATE
+from ...engine.stages import Stage
+from ...errors import LeibnizError
+from ...frames import UserTurnFrame
+from ...interruption.contexts import VoiceContexts, voices_in
+from ...listening.backchannel import is_backchannel
+from ...pipeline import Pipeline
+from ...states import TABLE, State
+from ..audio import RATE
 from .stamps import stamped, turns_in_audio
 
 if TYPE_CHECKING:
-    from .call import AsyncCall
+    from ..call import AsyncCall
 
 IDLE_S = 90.0  # from the user's last act to idle: the longest reply is 60 s, an apology and its voice come on top
 QUIET_S = 2.0  # how long it must stay idle; whatever would still come, comes in that time

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import LeibnizError
+from ...pipeline.errors import LeibnizError
 
 FORMAT = 1  # of the file; a reader refuses a newer one
 DIRECTIONS = ("downstream", "upstream", "to_bot", "to_user")  # of a frame; of what crosses the wire
@@ -87,7 +87,7 @@ class Turn:
     @property
     def latency_ms(self) -> dict[str, float]:
         """Label -> ms, for every pair of instants that happened; the labels of `pipeline/conversation/waterfall.py`."""
-        from ..conversation.waterfall import Waterfall
+        from ...pipeline.conversation.waterfall import Waterfall
 
         waterfall = Waterfall()
         for name, at in self.instants.items():
@@ -182,7 +182,7 @@ class Recording:
 
     def timeline(self, *, width: int = 100, plain: bool = False) -> str:
         """The conversation drawn to scale, as text; `plain`: in ASCII."""
-        from .timeline import timeline
+        from ..drawing.timeline import timeline
 
         return timeline(self, width=width, plain=plain)
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .audio import RATE
+from ..audio import RATE
 
 MARK, CHECK = 0x7AC3, 0x2A5A  # the first sample, and what the last is mixed with
 MAX = 0x7FFF  # largest turn and piece

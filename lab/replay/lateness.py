@@ -14,12 +14,12 @@ from typing import Any
 from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
+from ...pipeline.engine.parallel import Parallel
+from ...pipeline.engine.processor import Processor
+from ...pipeline.frames import ReplyInterruptedFrame, ReplyPlayedFrame, TurnContextFrame
 from ...transports.endpoints import ClientOutput
-from ..engine.parallel import Parallel
-from ..engine.processor import Processor
-from ..frames import ReplyInterruptedFrame, ReplyPlayedFrame, TurnContextFrame
-from .recorded_ticks import ReplayedTicker
-from .recording import Recording, as_int
+from ..recording.recorded_ticks import ReplayedTicker
+from ..recording.recording import Recording, as_int
 
 KINDS = ("ReplyInterruptedFrame", "ReplyPlayedFrame", "TurnContextFrame")  # each pushed in a task of its own
 MOST_S = 5.0  # nothing is later than this; what looks so is another thing

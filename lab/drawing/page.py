@@ -11,9 +11,9 @@ from html import escape
 
 import numpy as np
 
-from .drawing import LEFT, RIGHT, draw
-from .measures import measures_of
-from .recording import Recording, Turn
+from ..recording.recording import Recording, Turn
+from ..replay.measures import measures_of
+from .svg import LEFT, RIGHT, draw
 
 RATE = 16_000
 MAX_AUDIO_S = 1_200  # of a page, which would be too heavy with more

@@ -24,17 +24,17 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from ..engine.consumes import consumes
-from ..engine.processor import Processor
-from ..engine.stages import Stage
-from ..errors import ServiceError
-from ..frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame
-from ..services import IntentResult, RetrievalResult
-from .audio import RATE
-from .stamps import sentences_in, spoken, stamped
+from ...engine.consumes import consumes
+from ...engine.processor import Processor
+from ...engine.stages import Stage
+from ...errors import ServiceError
+from ...frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame
+from ...services import IntentResult, RetrievalResult
+from ..audio import RATE
+from ..fuzz.stamps import sentences_in, spoken, stamped
 
 if TYPE_CHECKING:
-    from .generate import Schedule
+    from ..fuzz.generate import Schedule
 
 CHUNK_MS = 20.0  # length of one chunk of scripted audio
 

@@ -1,0 +1,26 @@
+"""Conversations on record: recorded, looked at, decided again, measured. See docs/recording.md."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .recording.recorder import Tape
+    from .recording.recording import Event, Move, Recording, RecordingError, Turn
+    from .replay.measures import Measures, measures_of
+
+__all__ = ["Event", "Measures", "Move", "Recording", "RecordingError", "Tape", "Turn", "measures_of"]
+
+# Imported when asked for: a server that records needs nothing of what replays and measures.
+_HOMES = {
+    **dict.fromkeys(("Event", "Move", "Recording", "RecordingError", "Turn"), "recording.recording"),
+    "Tape": "recording.recorder",
+    **dict.fromkeys(("Measures", "measures_of"), "replay.measures"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

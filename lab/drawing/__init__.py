@@ -1,0 +1,1 @@
+"""A recording as text, as a picture, as a page."""

@@ -1,0 +1,1 @@
+"""A recording decided again, under the same settings or others, and measured."""

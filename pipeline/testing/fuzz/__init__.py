@@ -1,0 +1,1 @@
+"""Any conversation is safe: generated ones, and what must hold in each."""

@@ -1,0 +1,1 @@
+"""Services that do as they are told: recogniser, branches, LLM, voice."""
