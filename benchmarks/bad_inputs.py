@@ -29,7 +29,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from leibniz_voice.pipeline.errors import ProtocolError
-from leibniz_voice.transports import protocol
+from leibniz_voice.transports.dialects import protocol
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -37,8 +37,8 @@ from pipecat.serializers.protobuf import ProtobufFrameSerializer
 from websockets.asyncio.client import connect
 
 from leibniz_voice.pipeline.testing.audio import cough, noise
-from leibniz_voice.transports.client import WebSocketClient
-from leibniz_voice.transports.playback import Microphone, Playback
+from leibniz_voice.transports.client.client import WebSocketClient
+from leibniz_voice.transports.client.playback import Microphone, Playback
 
 HERE = Path(__file__).parent
 SEED = 11

@@ -54,7 +54,7 @@ async def ours(port: int) -> None:
     )
     from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
     from leibniz_voice.transports import WebSocketServer
-    from leibniz_voice.transports.limits import Limits
+    from leibniz_voice.transports.access.limits import Limits
 
     def note(what: str, **more: Any) -> None:
         print(json.dumps({"at": time.monotonic(), "what": what, **more}))

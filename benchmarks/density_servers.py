@@ -95,7 +95,7 @@ async def ours(port: int, n: int, **limits_set: Any) -> None:
     from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame
     from leibniz_voice.processors import InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
     from leibniz_voice.transports import WebSocketServer
-    from leibniz_voice.transports.limits import Limits
+    from leibniz_voice.transports.access.limits import Limits
 
     class StubSTT(Processor):
         @consumes(VADUserStoppedSpeakingFrame)

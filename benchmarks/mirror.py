@@ -51,10 +51,10 @@ from leibniz_voice.pipeline.conversation.store import LogLine, Write, WriteResul
 from leibniz_voice.pipeline.session import Session  # noqa: E402
 from leibniz_voice.pipeline.states import Event  # noqa: E402
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator  # noqa: E402
-from leibniz_voice.transports.endpoints import ClientInput, ClientOutput  # noqa: E402
-from leibniz_voice.transports.mirror import Mirror  # noqa: E402
-from leibniz_voice.transports.store_embedded import EmbeddedRedis  # noqa: E402
-from leibniz_voice.transports.store_redis import RedisStore  # noqa: E402
+from leibniz_voice.transports.playout.endpoints import ClientInput, ClientOutput  # noqa: E402
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis  # noqa: E402
+from leibniz_voice.transports.state.mirror import Mirror  # noqa: E402
+from leibniz_voice.transports.state.redis_store import RedisStore  # noqa: E402
 
 TURN = (Event.STT_START, Event.VAD_END, Event.RESPONSE_READY, Event.TTS_COMPLETE)
 LINE = LogLine("listening", "thinking", "vad_end", 12, 1_700_000_000.25)

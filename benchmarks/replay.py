@@ -29,7 +29,7 @@ from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_
 from leibniz_voice.lab.replay.replay import replay
 from leibniz_voice.pipeline.testing import Recording
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.client import WebSocketClient
+from leibniz_voice.transports.client.client import WebSocketClient
 
 BOT = str(Path(__file__).parent.parent / "bots" / "assistant.py")
 QUESTIONS = (

@@ -9,7 +9,7 @@ import time
 
 from loguru import logger
 
-from leibniz_voice.transports.watchdog import Watchdog
+from leibniz_voice.transports.server.watchdog import Watchdog
 
 BLOCKS, SEED = 40, 7
 

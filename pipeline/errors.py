@@ -10,7 +10,7 @@ LeibnizError
  |    +-- DamagedSnapshot       a stored conversation that cannot be read (pipeline/conversation/snapshot.py)
  |    +-- OwnershipLost         another process has claimed the session
  +-- SessionFailed          a conversation's pipeline could not be built or started (pipeline/session.py)
- +-- ConnectionFailed       no bot answers, or it refuses the client (transports/client_open.py)
+ +-- ConnectionFailed       no bot answers, or it refuses the client (transports/client/opening.py)
  +-- RecordingError         a recorded conversation that cannot be read (lab/recording/recording.py)
  +-- ProtocolError          a client's message breaks the protocol
 

@@ -18,8 +18,8 @@ from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, 
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplyPlayedFrame, ReplySpeechFrame
 from leibniz_voice.pipeline.testing import Call, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.playback import Playback
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.client.playback import Playback
+from leibniz_voice.transports.dialects.protocol import UserSpeaking
 
 RATE = 16_000
 WORDS = 14  # of a reply

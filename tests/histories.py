@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
-from leibniz_voice.transports.redis_scripts import CLAIM, WRITE, Script
+from leibniz_voice.transports.state.redis_scripts import CLAIM, WRITE, Script
 
 STEPS = st.one_of(
     st.tuples(st.just("claim"), st.sampled_from(["answered", "lost, clock ahead", "lost, clock behind"])),

@@ -51,8 +51,8 @@ from leibniz_voice.pipeline import (
 from leibniz_voice.pipeline.frames import ReplyInterruptedFrame, SpeechChunkFrame
 from leibniz_voice.pipeline.testing import AsyncCall, CallError, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
+from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd
 from leibniz_voice.transports.memory import MemoryWire
-from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
 
 from .fake_openai import FakeOpenAI, says
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.client import WebSocketClient
-from leibniz_voice.transports.client_open import ConnectionFailed
-from leibniz_voice.transports.limits import Limits
+from leibniz_voice.transports.access.limits import Limits
+from leibniz_voice.transports.client.client import WebSocketClient
+from leibniz_voice.transports.client.opening import ConnectionFailed
 from leibniz_voice.transports.memory import MemoryWire
 
 from .proof import Parts, Plan, Verdict, builder, judge, plan

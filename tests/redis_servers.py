@@ -14,7 +14,7 @@ from pathlib import Path
 
 import redis
 
-from leibniz_voice.transports.store_embedded import find_server
+from leibniz_voice.transports.state.embedded_redis import find_server
 
 # Becomes the server and dies with the tests, also if they are killed.
 _LAUNCH = """

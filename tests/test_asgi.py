@@ -19,8 +19,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import AsgiApp, Limits, TokenKey
-from leibniz_voice.transports.asgi_socket import MAX_UNSENT, AsgiSocket
-from leibniz_voice.transports.client_socket import ClientGone
+from leibniz_voice.transports.server.asgi.asgi_socket import MAX_UNSENT, AsgiSocket
+from leibniz_voice.transports.server.client_socket import ClientGone
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
 fastapi = pytest.importorskip("fastapi", reason="needs the extra `fastapi`")

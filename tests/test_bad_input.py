@@ -12,7 +12,7 @@ import pytest
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.limits import Limits
+from leibniz_voice.transports.access.limits import Limits
 
 ROOT = Path(__file__).parent.parent
 LIFTED = Limits(control_per_s=1e9, control_burst=1e9, frames_per_s=1e9, audio_burst_s=1e9)

@@ -13,9 +13,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from leibniz_voice.pipeline import Pipeline, Processor, consumes
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.client import WebSocketClient
-from leibniz_voice.transports.client_open import ConnectionFailed, address_of
-from leibniz_voice.transports.playback import Microphone, Playback
+from leibniz_voice.transports.client.client import WebSocketClient
+from leibniz_voice.transports.client.opening import ConnectionFailed, address_of
+from leibniz_voice.transports.client.playback import Microphone, Playback
 
 CHUNK = b"\x00\x10" * 320  # 20 ms at 16 kHz, loud enough to be told from silence
 READY = {"type": "ready", "v": 1, "session_id": "x", "sample_rate": 16000, "out_sample_rate": 16000, "resumed": False}

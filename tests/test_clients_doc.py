@@ -76,8 +76,8 @@ def test_the_webhook_gives_twilio_a_token_that_opens_the_call(monkeypatch: pytes
 def test_the_python_client_asks_and_hears(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(CLIENT, names)
-    from leibniz_voice.transports.mulaw import decode_mulaw
-    from leibniz_voice.transports.resampler import Resampler
+    from leibniz_voice.transports.dialects.mulaw import decode_mulaw
+    from leibniz_voice.transports.playout.resampler import Resampler
 
     question = Resampler(8000, 16000)(decode_mulaw(spoken("what are your opening hours", tmp_path)))
 

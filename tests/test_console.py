@@ -10,7 +10,7 @@ import pytest
 
 from leibniz_voice.lab.recording.recording import Recording
 from leibniz_voice.pipeline.states import TABLE
-from leibniz_voice.transports.tokens import TokenKey
+from leibniz_voice.transports.access.token_key import TokenKey
 
 from .browser import CHROMIUM, INSECURE_HOST, conversation, flags, free_port, marks, served
 from .console_checks import SHOW_ALL, low_contrast, out_of_reach, unnamed

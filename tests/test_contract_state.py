@@ -19,8 +19,8 @@ from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.conversation.snapshot import parse
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.store_embedded import find_server
-from leibniz_voice.transports.store_redis import RedisStore
+from leibniz_voice.transports.state.embedded_redis import find_server
+from leibniz_voice.transports.state.redis_store import RedisStore
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,7 +19,7 @@ from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, 
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame, UserTurnFrame
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.limits import Limits
+from leibniz_voice.transports.access.limits import Limits
 
 pytestmark = pytest.mark.slow
 

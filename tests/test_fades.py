@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leibniz_voice.transports.playback import FADE_MS, Playback
+from leibniz_voice.transports.client.playback import FADE_MS, Playback
 
 RATE = 16_000
 LOUD = 12_000  # the bot's level: a constant, so that any step is an edge

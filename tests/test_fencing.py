@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from redis import Redis
 
-from leibniz_voice.transports.redis_scripts import CLAIM, WRITE, Script
-from leibniz_voice.transports.store_embedded import find_server
+from leibniz_voice.transports.state.embedded_redis import find_server
+from leibniz_voice.transports.state.redis_scripts import CLAIM, WRITE, Script
 
 from .histories import HISTORIES, VARIANTS, History, Violation
 

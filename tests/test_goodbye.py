@@ -29,7 +29,7 @@ from leibniz_voice.pipeline.testing import (
 )
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
+from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd
 
 CHUNKS = 50  # of 20 ms
 FALLBACK = {"intent": IntentResult(), "retrieval": RetrievalResult()}

@@ -18,7 +18,7 @@ from redis import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
 
 needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 BOT = Path(__file__).parent / "kill_bot.py"

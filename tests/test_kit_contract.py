@@ -58,8 +58,8 @@ from leibniz_voice.processors import (
     StateTracker,
     TurnAggregator,
 )
-from leibniz_voice.transports.endpoints import ClientInput, ClientOutput
 from leibniz_voice.transports.memory import MemoryWire
+from leibniz_voice.transports.playout.endpoints import ClientInput, ClientOutput
 
 DOWN = FrameDirection.DOWNSTREAM
 SLOW = Script(Step(delay_s=0.1, each_s=0.01))

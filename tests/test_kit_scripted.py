@@ -47,7 +47,7 @@ from leibniz_voice.pipeline.testing.scripted.scripted_services import (
 from leibniz_voice.pipeline.testing.scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.dialects.protocol import UserSpeaking
 
 BRISK = Step(delay_s=0.1, each_s=0.005)
 

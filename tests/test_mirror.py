@@ -18,10 +18,10 @@ from leibniz_voice.pipeline.conversation.conversation_record import Conversation
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, Write, WriteResult
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.transports.mirror import Mirror
-from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
-from leibniz_voice.transports.store_memory import MemoryStore
-from leibniz_voice.transports.store_redis import RedisStore
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.memory_store import MemoryStore
+from leibniz_voice.transports.state.mirror import Mirror
+from leibniz_voice.transports.state.redis_store import RedisStore
 
 needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 LINE = LogLine("idle", "listening", "stt_start", 0, 1.5)

@@ -30,7 +30,7 @@ from leibniz_voice.pipeline.session import Build
 from leibniz_voice.pipeline.testing import AsyncCall, Call, run_offline
 from leibniz_voice.pipeline.testing.user import CHUNK_S, spoken_chunks
 from leibniz_voice.processors.gate import STALLED_S
-from leibniz_voice.transports.protocol import SttFragment, UserSpeaking
+from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking
 
 BOT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
 FINAL_WAIT_S = inspect.signature(Utterance).parameters["final_wait_s"].default

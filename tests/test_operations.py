@@ -24,10 +24,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.limits import Limits
-from leibniz_voice.transports.peers import add_up
-from leibniz_voice.transports.tokens import TokenKey
-from leibniz_voice.transports.watchdog import Watchdog
+from leibniz_voice.transports.access.limits import Limits
+from leibniz_voice.transports.access.token_key import TokenKey
+from leibniz_voice.transports.server.peers import add_up
+from leibniz_voice.transports.server.watchdog import Watchdog
 
 BOTS = Path(__file__).parent.parent / "bots"
 ECHO = load_bot(str(BOTS / "echo.py"))

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 
 from leibniz_voice.bots.parts import NO_KEY, PooledLLM, llm_from
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.transports.store_embedded import find_server
+from leibniz_voice.transports.state.embedded_redis import find_server
 from tests.fake_openai import FakeOpenAI, says
 from tests.redis_servers import Server, ending, free_port, until
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.transports.pacing import Playout
+from leibniz_voice.transports.playout.playout import Playout
 
 RATE = 16_000
 CHUNK = 320  # samples in 20 ms

@@ -17,7 +17,7 @@ from leibniz_voice.pipeline.interruption.protection import check_marks, speech_o
 from leibniz_voice.pipeline.services import IntentResult, RetrievalResult
 from leibniz_voice.pipeline.testing import Call, ScriptedTTS, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
+from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd
 
 NOTICE = "this call is recorded for training"
 GREETING = f"<protected>{NOTICE}</protected> how can I help you with your order today"

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import leibniz_voice.processors  # noqa: F401 - its metrics too
-from leibniz_voice.transports.peers import Peers, add_up, exposition
+from leibniz_voice.transports.server.peers import Peers, add_up, exposition
 
 
 async def stepwise(work: Callable[[], Awaitable[bytes]]) -> tuple[str, int]:

@@ -42,7 +42,7 @@ from leibniz_voice.pipeline.testing.scripted.scripted_services import (
 )
 from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
+from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd
 
 from .fake_openai import FakeOpenAI, says
 

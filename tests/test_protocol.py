@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from leibniz_voice.pipeline.errors import ProtocolError
 from leibniz_voice.pipeline.frames import TurnMeasuredFrame
-from leibniz_voice.transports import protocol
-from leibniz_voice.transports.flood import WAITING_S, Flooded, FloodGuard
-from leibniz_voice.transports.limits import Limits
-from leibniz_voice.transports.protocol import (
+from leibniz_voice.transports.access.flood import WAITING_S, Flooded, FloodGuard
+from leibniz_voice.transports.access.limits import Limits
+from leibniz_voice.transports.dialects import protocol
+from leibniz_voice.transports.dialects.protocol import (
     Ack,
     Hello,
     Ping,

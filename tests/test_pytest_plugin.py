@@ -12,7 +12,7 @@ from redis import Redis
 
 import leibniz_voice.bots.cli.loading  # noqa: F401 - as above
 import leibniz_voice.bots.cli.pytest_plugin as plugin
-import leibniz_voice.transports.store_embedded as store
+import leibniz_voice.transports.state.embedded_redis as store
 from leibniz_voice.pipeline.testing import VirtualTime
 
 BOT = """

@@ -40,8 +40,8 @@ from leibniz_voice.pipeline.testing import (
 from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.client import WebSocketClient
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.client.client import WebSocketClient
+from leibniz_voice.transports.dialects.protocol import UserSpeaking
 
 ASSISTANT = load_bot(str(Path(__file__).parent.parent / "bots" / "assistant.py"))
 NONE = {"intent": IntentResult(), "retrieval": RetrievalResult()}

@@ -15,8 +15,8 @@ from leibniz_voice.pipeline.engine.stages import Stage
 from leibniz_voice.pipeline.frames import ReplyAudioFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import UserSpeaking
-from leibniz_voice.transports.resampler import Resampler
+from leibniz_voice.transports.dialects.protocol import UserSpeaking
+from leibniz_voice.transports.playout.resampler import Resampler
 
 LEVELS = {1: 8000, 2: -8000}  # of the audio of each turn, all the time
 REPLY_S = 0.51

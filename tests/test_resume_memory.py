@@ -15,7 +15,7 @@ from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, par
 from leibniz_voice.pipeline.reply.chat_memory import INTERRUPTED, Memory
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.dialects.protocol import UserSpeaking
 
 ANSWER = "We open at nine. On Sunday at ten. Come by."
 

@@ -12,7 +12,7 @@ from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, 
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame, SpeechChunkFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.playback import Playback
+from leibniz_voice.transports.client.playback import Playback
 
 RATE = 16_000
 WORD_MS = 400  # word n is a stretch of the value n + 1

@@ -30,8 +30,8 @@ from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.rtvi import RtviDialect
-from leibniz_voice.transports.tokens import TokenKey
+from leibniz_voice.transports.access.token_key import TokenKey
+from leibniz_voice.transports.dialects.rtvi import RtviDialect
 
 BOTS = Path(__file__).parent.parent / "bots"
 ECHO, ASSISTANT = load_bot(str(BOTS / "echo.py")), load_bot(str(BOTS / "assistant.py"))

@@ -18,7 +18,7 @@ from leibniz_voice.pipeline.frames import (
     StateChangedFrame,
     UserSpeakingFrame,
 )
-from leibniz_voice.transports.serializer import OrchestrateSerializer
+from leibniz_voice.transports.dialects.serializer import OrchestrateSerializer
 
 
 def serialized(*frames: Frame) -> list[str | bytes | None]:

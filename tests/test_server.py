@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import MemoryStore, WebSocketServer
-from leibniz_voice.transports.limits import Limits
+from leibniz_voice.transports.access.limits import Limits
 
 BOTS = Path(__file__).parent.parent / "bots"
 ASSISTANT = load_bot(str(BOTS / "assistant.py"))

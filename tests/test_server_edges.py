@@ -16,14 +16,15 @@ from websockets.datastructures import Headers
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.processors.embedded.workers import close_all
-from leibniz_voice.transports import RedisStore, WebSocketServer, connection
-from leibniz_voice.transports.admission import Origins, TokenGate
-from leibniz_voice.transports.handshake import dialect_of
-from leibniz_voice.transports.limits import Limits
-from leibniz_voice.transports.rtvi import RtviDialect
-from leibniz_voice.transports.store_embedded import find_server
-from leibniz_voice.transports.tokens import TokenKey
-from leibniz_voice.transports.twilio import TwilioDialect
+from leibniz_voice.transports import RedisStore, WebSocketServer
+from leibniz_voice.transports.access.admission import Origins, TokenGate
+from leibniz_voice.transports.access.limits import Limits
+from leibniz_voice.transports.access.token_key import TokenKey
+from leibniz_voice.transports.dialects.rtvi import RtviDialect
+from leibniz_voice.transports.dialects.twilio import TwilioDialect
+from leibniz_voice.transports.server import connection
+from leibniz_voice.transports.server.handshake import dialect_of
+from leibniz_voice.transports.state.embedded_redis import find_server
 
 from .redis_servers import Server
 

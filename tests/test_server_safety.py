@@ -20,8 +20,8 @@ from leibniz_voice.bots.cli.main import main as leibniz
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.transports import MemoryStore, WebSocketServer
-from leibniz_voice.transports.limits import REFUSED, Limits
-from leibniz_voice.transports.tokens import TokenKey
+from leibniz_voice.transports.access.limits import REFUSED, Limits
+from leibniz_voice.transports.access.token_key import TokenKey
 
 ECHO = load_bot(str(Path(__file__).parent.parent / "bots" / "echo.py"))
 SECRET = "correct horse battery staple, and then some"

@@ -14,9 +14,9 @@ from leibniz_voice.pipeline import Pipeline, Processor, Session, consumes
 from leibniz_voice.pipeline.frames import ClientTurnEndFrame, TextBufferFrame
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.client_socket import NOTSENT_LOWAT, USER_TIMEOUT_MS
-from leibniz_voice.transports.limits import REFUSED, Limits
-from leibniz_voice.transports.socket_wire import MAX_WAITING, SocketWire
+from leibniz_voice.transports.access.limits import REFUSED, Limits
+from leibniz_voice.transports.server.client_socket import NOTSENT_LOWAT, USER_TIMEOUT_MS
+from leibniz_voice.transports.server.send_queue import MAX_WAITING, SocketWire
 
 
 class SlowSocket:

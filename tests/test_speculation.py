@@ -19,7 +19,7 @@ from leibniz_voice.pipeline.frames import EarlyWordsFrame, SpeechChunkFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import SttFragment, VadEnd
+from leibniz_voice.transports.dialects.protocol import SttFragment, VadEnd
 
 
 class Branch:

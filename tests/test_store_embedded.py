@@ -15,17 +15,17 @@ import pytest
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import Write
 from leibniz_voice.pipeline.errors import StoreError
-from leibniz_voice.transports import store_embedded
-from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server, open_store
-from leibniz_voice.transports.store_memory import MemoryStore
-from leibniz_voice.transports.store_redis import RedisStore
+from leibniz_voice.transports.state import embedded_redis as store_embedded
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server, open_store
+from leibniz_voice.transports.state.memory_store import MemoryStore
+from leibniz_voice.transports.state.redis_store import RedisStore
 
 pytestmark = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 
 # A bot that starts the embedded store, says where its server is, and waits to be killed.
 BOT = """
 import asyncio, sys
-from leibniz_voice.transports.store_embedded import EmbeddedRedis
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 async def main():
     server = EmbeddedRedis(directory=sys.argv[1])
     await server.start()

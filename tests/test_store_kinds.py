@@ -14,10 +14,10 @@ import pytest
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, Write
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.transports.mirror import Mirror
-from leibniz_voice.transports.redis_connect import connect, without_password
-from leibniz_voice.transports.store_embedded import find_server
-from leibniz_voice.transports.store_redis import RedisStore
+from leibniz_voice.transports.state.embedded_redis import find_server
+from leibniz_voice.transports.state.mirror import Mirror
+from leibniz_voice.transports.state.redis_store import RedisStore
+from leibniz_voice.transports.state.redis_url import connect, without_password
 
 from .redis_servers import ClusterSetup, Server, cluster, ending, make_certificate, sentinel_setup
 

@@ -18,8 +18,8 @@ from websockets.exceptions import ConnectionClosed
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
-from leibniz_voice.transports.store_redis import RedisStore
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.redis_store import RedisStore
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from leibniz_voice.transports.ticker import Ticker, shared_ticker
+from leibniz_voice.transports.playout.ticker import Ticker, shared_ticker
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):

@@ -29,7 +29,7 @@ from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.dialects.protocol import UserSpeaking
 
 PER_TEST = 50
 KINDS = ("start", "stop", "stop", "interim", "final", "final", "late", "speech", "client", "wait")

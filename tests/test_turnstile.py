@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.turnstile import HURRIED_S, Turnstiles
+from leibniz_voice.transports.server.load_shaping import HURRIED_S, Turnstiles
 
 ECHO = load_bot(str(Path(__file__).parent.parent / "bots" / "echo.py"))
 

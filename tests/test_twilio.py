@@ -30,10 +30,10 @@ from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
 from leibniz_voice.processors.embedded.workers import close_all
 from leibniz_voice.transports import Limits, WebSocketServer
-from leibniz_voice.transports.mulaw import decode_mulaw, encode_mulaw
-from leibniz_voice.transports.protocol import Ack, Hello, Ping
-from leibniz_voice.transports.tokens import TokenKey
-from leibniz_voice.transports.twilio import TwilioDialect
+from leibniz_voice.transports.access.token_key import TokenKey
+from leibniz_voice.transports.dialects.mulaw import decode_mulaw, encode_mulaw
+from leibniz_voice.transports.dialects.protocol import Ack, Hello, Ping
+from leibniz_voice.transports.dialects.twilio import TwilioDialect
 
 ROOT = Path(__file__).parent.parent
 ECHO, ASSISTANT = (load_bot(str(ROOT / "bots" / name)) for name in ("echo.py", "assistant.py"))

@@ -19,8 +19,8 @@ from leibniz_voice.bots.cli.main import main
 from leibniz_voice.bots.cli.watch import fit, table
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import LogLine, Write
-from leibniz_voice.transports.store_embedded import EmbeddedRedis, find_server
-from leibniz_voice.transports.store_redis import RedisStore
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.redis_store import RedisStore
 
 needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 LOG = [LogLine("idle", "listening", "stt_start", 4, 1000.0), LogLine("listening", "thinking", "vad_end", 5, 1001.25)]

@@ -7,7 +7,7 @@ import pytest
 from leibniz_voice.bots.assistant import build
 from leibniz_voice.pipeline.conversation.waterfall import INSTANTS, LABELS, Waterfall
 from leibniz_voice.pipeline.testing import Call, run_offline
-from leibniz_voice.transports.protocol import UserSpeaking
+from leibniz_voice.transports.dialects.protocol import UserSpeaking
 
 
 def test_instants_out_of_order_are_named_and_give_no_latency() -> None:

@@ -1,19 +1,19 @@
 """How conversations reach the pipelines, and where they are kept."""
 
-from .asgi import AsgiApp
-from .client import WebSocketClient
-from .client_open import ConnectionFailed
-from .endpoints import ClientInput, ClientOutput
-from .limits import Limits
+from .access.limits import Limits
+from .access.token_key import TokenKey
+from .client.client import WebSocketClient
+from .client.opening import ConnectionFailed
+from .dialects.serializer import OrchestrateSerializer
 from .memory import MemoryTransport
-from .mirror import Mirror
-from .serializer import OrchestrateSerializer
-from .store_embedded import EmbeddedRedis, open_store
-from .store_memory import MemoryStore
-from .store_redis import RedisStore
-from .tokens import TokenKey
-from .websocket import WebSocketServer
-from .wire import Wire
+from .playout.endpoints import ClientInput, ClientOutput
+from .playout.wire import Wire
+from .server.asgi.asgi import AsgiApp
+from .server.websocket import WebSocketServer
+from .state.embedded_redis import EmbeddedRedis, open_store
+from .state.memory_store import MemoryStore
+from .state.mirror import Mirror
+from .state.redis_store import RedisStore
 
 __all__ = [
     "AsgiApp",

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from .endpoints import PIPELINE_RATE, ClientInput, ClientOutput
+from .playout.endpoints import PIPELINE_RATE, ClientInput, ClientOutput
 
 MAX_MESSAGES = 100_000  # kept; past it the oldest go, which no test of minutes reaches
 

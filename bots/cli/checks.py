@@ -124,7 +124,7 @@ def port_of(port: int) -> Finding:
 def secret(environment: Mapping[str, str]) -> Finding:
     """LEIBNIZ_SECRET, by its length."""
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.transports.tokens import TokenKey
+    from leibniz_voice.transports.access.token_key import TokenKey
 
     value = environment.get("LEIBNIZ_SECRET", "")
     if not value:
@@ -216,7 +216,7 @@ async def state(environment: Mapping[str, str]) -> Finding:
 async def _redis(url: str) -> Finding:
     from redis.exceptions import RedisError
 
-    from leibniz_voice.transports.redis_connect import close, connect, without_password
+    from leibniz_voice.transports.state.redis_url import close, connect, without_password
 
     client = connect(url, timeout_s=2.0, max_connections=2)
     began = time.perf_counter()
@@ -231,8 +231,8 @@ async def _redis(url: str) -> Finding:
 
 
 async def _embedded_redis() -> Finding:
-    from leibniz_voice.transports.store_embedded import find_server, open_store
-    from leibniz_voice.transports.store_memory import MemoryStore
+    from leibniz_voice.transports.state.embedded_redis import find_server, open_store
+    from leibniz_voice.transports.state.memory_store import MemoryStore
 
     if find_server() is None:
         fix = "pip install 'leibniz-voice[embedded]', put redis-server on the PATH, or set REDIS_URL"

@@ -89,7 +89,7 @@ def virtual_time() -> Iterator[VirtualTime]:
 def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import asyncio
 
-    from ...transports.store_embedded import EmbeddedRedis, find_server
+    from ...transports.state.embedded_redis import EmbeddedRedis, find_server
 
     if find_server() is None:
         pytest.skip("no redis-server: install leibniz-voice[embedded], or put one on the PATH")

@@ -133,7 +133,7 @@ def check(options: argparse.Namespace) -> None:
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """The server's settings from options and environment. Raises `UsageError`."""
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.transports.limits import Limits
+    from leibniz_voice.transports.access.limits import Limits
 
     limits = dict(limit.partition("=")[::2] for limit in options.limit)
     try:
@@ -174,7 +174,7 @@ async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int
     """Serve what `build` makes while `bot` lives; print one line when ready."""
     from leibniz_voice.pipeline.errors import ConfigurationError
     from leibniz_voice.transports import WebSocketServer, open_store
-    from leibniz_voice.transports.peers import Peers
+    from leibniz_voice.transports.server.peers import Peers
 
     place = place_in(os.environ.get(WORKER))
     peers = None

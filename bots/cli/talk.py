@@ -19,7 +19,7 @@ from .talk_line import PLAYERS, RECORDERS, Line, find
 from .talk_plot import check_plot, write_plot
 
 if TYPE_CHECKING:  # each takes time to import; done while the bot starts
-    from leibniz_voice.transports.client import WebSocketClient
+    from leibniz_voice.transports.client.client import WebSocketClient
 
     from .talk_report import Report
     from .talk_view import View
@@ -187,8 +187,8 @@ async def _sounds(utterances: list[str], voice: str) -> list[bytes]:
 
 async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> int:
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.transports.client import WebSocketClient
-    from leibniz_voice.transports.client_open import ConnectionFailed
+    from leibniz_voice.transports.client.client import WebSocketClient
+    from leibniz_voice.transports.client.opening import ConnectionFailed
 
     from .talk_sound import RATE
     from .talk_view import View

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .loading import UsageError
 
 if TYPE_CHECKING:  # takes time to import; done while the bot starts
-    from leibniz_voice.transports.client import WebSocketClient
+    from leibniz_voice.transports.client.client import WebSocketClient
 
 RATE = 16_000
 CHUNK = 640  # bytes: 20 ms

@@ -12,7 +12,7 @@ from .loading import UsageError, check_writable
 
 if TYPE_CHECKING:  # takes time to import; done while the bot starts
     from leibniz_voice.pipeline.testing import Event, Recording
-    from leibniz_voice.transports.client import WebSocketClient
+    from leibniz_voice.transports.client.client import WebSocketClient
 
 CHUNK_S = 0.1
 SUFFIXES = (".svg", ".html", ".gz")  # a picture, a page, the recording itself

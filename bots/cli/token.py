@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the token."""
     set_up_log("ERROR")
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.transports.tokens import TokenKey
+    from leibniz_voice.transports.access.token_key import TokenKey
 
     secret = os.environ.get("LEIBNIZ_SECRET", "")
     if not secret:

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 def store_url(options: argparse.Namespace) -> str:
     """Return the URL to look at. Raises `UsageError` if nothing says one and no embedded Redis runs in the folder."""
-    from leibniz_voice.transports.store_embedded import EmbeddedRedis
+    from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 
     url = options.url or os.environ.get("REDIS_URL")
     if url:
@@ -91,7 +91,7 @@ async def watch(options: argparse.Namespace) -> int:
 
     from leibniz_voice.pipeline.conversation.store import SESSION_ID
     from leibniz_voice.pipeline.errors import ConfigurationError
-    from leibniz_voice.transports.redis_connect import close, connect, without_password
+    from leibniz_voice.transports.state.redis_url import close, connect, without_password
 
     if options.session and SESSION_ID.fullmatch(options.session) is None:
         raise UsageError("a session id is 1 to 64 letters, digits, '_' or '-'")

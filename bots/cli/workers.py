@@ -78,7 +78,7 @@ class Workers:
 
     async def watch(self) -> None:
         """Start again what ends. Returns only when one that has never served has said that it cannot be used so."""
-        from leibniz_voice.transports.peers import socket_of
+        from leibniz_voice.transports.server.peers import socket_of
 
         keep_at = 0.0
         while True:
@@ -113,7 +113,7 @@ class Workers:
         self._retire(number)
 
     async def _keep_counters(self) -> None:
-        from leibniz_voice.transports.peers import ask, socket_of
+        from leibniz_voice.transports.server.peers import ask, socket_of
 
         for number in list(self._processes):
             path = socket_of(self._folder, number)
@@ -122,7 +122,7 @@ class Workers:
                 self._counters[number] = answer["metrics"]
 
     def _retire(self, number: int) -> None:
-        from leibniz_voice.transports.peers import RETIRED, add_up, socket_of
+        from leibniz_voice.transports.server.peers import RETIRED, add_up, socket_of
 
         socket_of(self._folder, number).unlink(missing_ok=True)
         last = self._counters.pop(number, "")

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ...transports.ticker import PERIOD_S, Tick
+from ...transports.playout.ticker import PERIOD_S, Tick
 from .recording import Event
 
 

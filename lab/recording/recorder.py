@@ -31,9 +31,9 @@ from ...pipeline.frames import SpeculativeTurnFrame, UserTurnFrame
 from ...pipeline.pipeline import Pipeline
 from ...pipeline.session import Build, Session
 from ...processors.vad import SileroVAD
-from ...transports.dialect import Dialect
-from ...transports.endpoints import ClientOutput
-from ...transports.ticker import Ticker
+from ...transports.dialects.dialect import Dialect
+from ...transports.playout.endpoints import ClientOutput
+from ...transports.playout.ticker import Ticker
 from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import RecordedModel
 from .recorded_ticks import WatchedTicker

@@ -23,9 +23,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pipecat.frames.frames import Frame, InterimTranscriptionFrame, TranscriptionFrame
 
 from ...lab.recording.recorder import Tape
-from ...transports import protocol
-from ...transports.endpoints import PIPELINE_RATE
+from ...transports.dialects import protocol
 from ...transports.memory import MemoryTransport
+from ...transports.playout.endpoints import PIPELINE_RATE
 from ..conversation.conversation_record import ConversationRecord
 from ..conversation.snapshot import ConversationFields
 from ..pipeline import Pipeline

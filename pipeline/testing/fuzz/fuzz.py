@@ -15,7 +15,7 @@ from typing import Any
 
 from pipecat.frames.frames import Frame, InterimTranscriptionFrame, TranscriptionFrame
 
-from ....transports.protocol import ClientMessage, SttFragment, UserSpeaking, VadEnd
+from ....transports.dialects.protocol import ClientMessage, SttFragment, UserSpeaking, VadEnd
 from ...frames import SpeechChunkFrame
 from ...session import Build
 from ..call import AsyncCall, run_offline
@@ -31,7 +31,7 @@ from pipecat.frames.frames import InterimTranscriptionFrame, TranscriptionFrame
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.testing import Call
 from leibniz_voice.pipeline.testing.user import started, stopped
-from leibniz_voice.transports.protocol import SttFragment, UserSpeaking, VadEnd
+from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd
 
 with Call(build, speech="words", is_checked=True) as call:
 """

@@ -1,0 +1,1 @@
+"""Who may come in, and how much of everything: nothing here knows a socket."""

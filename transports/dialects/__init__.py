@@ -1,0 +1,1 @@
+"""How a conversation is spelled on the wire: nothing here knows a socket."""

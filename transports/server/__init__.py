@@ -1,0 +1,1 @@
+"""Sockets, and who hosts the conversations that arrive on them."""

@@ -1,0 +1,1 @@
+"""The mirror of conversations, and the stores it writes to."""
