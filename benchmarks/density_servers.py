@@ -50,7 +50,7 @@ async def floor(port: int, n: int) -> None:
     from websockets.exceptions import ConnectionClosed
 
     from leibniz_voice.pipeline.listening.speech import Chunker, Offset, SpeechDetector
-    from leibniz_voice.processors.embedded.silero import shared_model
+    from leibniz_voice.processors.embedded.silero.batching import shared_model
 
     async def say(socket: ServerConnection) -> None:
         loop = asyncio.get_running_loop()

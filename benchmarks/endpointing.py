@@ -40,7 +40,7 @@ from endpointing_systems import RATE, Clocked, Ours, trace_stock  # noqa: E402
 from leibniz_voice.bots.content import BotContent  # noqa: E402
 from leibniz_voice.pipeline.listening.endpointing import Endpointing  # noqa: E402
 from leibniz_voice.pipeline.testing.clock import run_virtual  # noqa: E402
-from leibniz_voice.processors.embedded.workers import close_all  # noqa: E402
+from leibniz_voice.processors.embedded.workers.shared import close_all  # noqa: E402
 
 LEAD_MS, TAIL_MS = 300, 4000  # silence around the speech
 PAUSES = (0, 100, 200, 300, 400, 600, 800, 1000)

@@ -27,7 +27,7 @@ from leibniz_voice.processors import (
     StateTracker,
     TurnAggregator,
 )
-from leibniz_voice.processors.embedded.sphinx import SphinxRecogniser
+from leibniz_voice.processors.embedded.recogniser.sphinx import SphinxRecogniser
 from leibniz_voice.processors.smart_turn import SmartTurn
 
 RATE = 16_000

@@ -34,7 +34,7 @@ from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.frames.frames import InputAudioRawFrame
 from pipecat.processors.frame_processor import FrameDirection
 
-from leibniz_voice.processors.embedded.silero import SileroModel, shared_model
+from leibniz_voice.processors.embedded.silero.batching import SileroModel, shared_model
 from leibniz_voice.processors.vad import SileroVAD
 from leibniz_voice.processors.vad_analyzer import SileroAnalyzer
 

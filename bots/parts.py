@@ -9,10 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 from pipecat.services.openai.llm import OpenAILLMService
 
 from ..pipeline.errors import ConfigurationError
-from ..processors.embedded.espeak import EspeakVoice
 from ..processors.embedded.http_client import close_http
-from ..processors.embedded.sphinx import SphinxRecogniser
-from ..processors.embedded.workers import close_all
+from ..processors.embedded.recogniser.sphinx import SphinxRecogniser
+from ..processors.embedded.voice.espeak import EspeakVoice
+from ..processors.embedded.workers.shared import close_all
 
 PROVIDERS = {  # short names that LLM_BASE_URL may hold -> (address, model where LLM_MODEL is unset)
     "openai": ("https://api.openai.com/v1", "gpt-4.1-mini"),

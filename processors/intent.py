@@ -16,7 +16,7 @@ from ..pipeline.errors import ConfigurationError
 from ..pipeline.frames import SpeculativeTurnFrame, UserTurnFrame
 from ..pipeline.services import IntentResult
 from .embedded.http_client import HttpClient, service_url
-from .embedded.words import FUNCTION_WORDS, normalised
+from .embedded.retrieval.stop_words import FUNCTION_WORDS, normalised
 
 INTENT_URL = "http://intent-service:8002"
 FUNCTION_WEIGHT = 0.5  # of "how", "do", "you": two questions are not alike because both are questions

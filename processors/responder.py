@@ -53,7 +53,7 @@ from ..pipeline.reply.llm_stream import LlmStream
 from ..pipeline.reply.preparation import Preparation
 from ..pipeline.reply.reply_timer import ReplyTimer, is_voiced
 from ..pipeline.reply.reply_watch import Overdue, ReplyBounds, ReplyWatch, instead_of
-from .embedded.sentences import has_sentence
+from .embedded.voice.sentences import has_sentence
 
 APOLOGY = "I'm sorry, I can't answer that right now. Please ask me again."
 COMPLEX = "complex_query"  # the contract's intent for the LLM

@@ -18,8 +18,8 @@ from ..pipeline.errors import ConfigurationError, StoreError
 from ..pipeline.frames import SpeculativeTurnFrame, UserTurnFrame
 from ..pipeline.services import Passage, RetrievalResult
 from .embedded.http_client import HttpClient, service_url
-from .embedded.passages import load_synonyms, split_markdown, synonym_key
-from .embedded.words import FUNCTION_WORDS, normalised
+from .embedded.retrieval.markdown import load_synonyms, split_markdown, synonym_key
+from .embedded.retrieval.stop_words import FUNCTION_WORDS, normalised
 
 RETRIEVAL_URL = "http://rag-service:8003"
 MAX_WORDS = 32  # of a question; later ones are ignored

@@ -26,7 +26,7 @@ from ..pipeline.frames import EarlyWordsFrame, HangoverFrame, SpeechChunkFrame, 
 from ..pipeline.listening.endpointing import Endpointing
 from ..pipeline.listening.pcm import mono
 from ..pipeline.listening.standby import Standby
-from .embedded.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
+from .embedded.recogniser.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recognition, SphinxRecogniser
 
 PREROLL_MS = 500  # audio kept from before the VAD's start, which comes some 100 ms after the voice's
 MAX_UTTERANCES = 8  # waiting for the recogniser; full: the oldest is dropped with an error

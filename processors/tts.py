@@ -31,8 +31,8 @@ from ..pipeline.frames import (
     ReplyTextFrame,
     SecondVoiceFrame,
 )
-from .embedded.espeak import EspeakVoice, Words
-from .embedded.sentences import split_text, take_sentences
+from .embedded.voice.espeak import EspeakVoice, Words
+from .embedded.voice.sentences import split_text, take_sentences
 
 YIELD_EVERY = 8  # chunks; other conversations get the loop between them, however fast the voice is
 MAX_SENTENCES = 256  # of one reply waiting for the voice; what follows is not spoken, with an error

@@ -30,7 +30,7 @@ from ..pipeline.frames import HangoverFrame, SpeechChunkFrame
 from ..pipeline.listening.loudness import QUIET_DB, Loudness
 from ..pipeline.listening.pcm import mono
 from ..pipeline.listening.speech import Chunker, Offset, Onset, QuietReset, SpeechDetector
-from .embedded.silero import SpeechModel, SpeechStream, shared_model
+from .embedded.silero.batching import SpeechModel, SpeechStream, shared_model
 
 MODEL_RATES = (8000, 16000)  # Hz that the model hears itself; every other rate is resampled to the second
 MAX_WAITING = 128  # results not pushed yet (4 s of speech); full: those that a newer one supersedes are dropped

@@ -7,7 +7,7 @@ from pipecat.audio.vad.vad_analyzer import VADAnalyzer, VADParams, VADState
 
 from ..pipeline.errors import ConfigurationError
 from ..pipeline.listening.speech import QuietReset
-from .embedded.silero_net import CHUNK_SAMPLES, Memory, infer
+from .embedded.silero.network import CHUNK_SAMPLES, Memory, infer
 
 
 class SileroAnalyzer(VADAnalyzer):

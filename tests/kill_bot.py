@@ -12,7 +12,7 @@ from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalRe
 from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
 from leibniz_voice.pipeline.frames import UserTurnFrame
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.workers.shared import close_all
 
 FOLDER = os.environ["KILL_TEST_FOLDER"]
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT

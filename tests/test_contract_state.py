@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.conversation.snapshot import parse
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.state.embedded_redis import find_server
 from leibniz_voice.transports.state.redis_store import RedisStore

@@ -33,10 +33,10 @@ from pipecat.workers.runner import WorkerRunner
 from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import WorkerCrashed
 from leibniz_voice.pipeline.frames import SpeechChunkFrame, UnrecognizedSpeechFrame
-from leibniz_voice.processors.embedded.espeak import EspeakVoice
-from leibniz_voice.processors.embedded.sphinx import Recognition, SphinxRecogniser
-from leibniz_voice.processors.embedded.worker import WorkerProcess
-from leibniz_voice.processors.embedded.workers import close_all, shared_worker
+from leibniz_voice.processors.embedded.recogniser.sphinx import Recognition, SphinxRecogniser
+from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
+from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
+from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.stt import EmbeddedSTT
 
 pytest.importorskip("pocketsphinx")

@@ -26,10 +26,10 @@ from leibniz_voice.pipeline.frames import (
     ReplySpeechFrame,
     ReplyStartedFrame,
 )
-from leibniz_voice.processors.embedded.espeak import EspeakVoice
-from leibniz_voice.processors.embedded.sentences import split_text
-from leibniz_voice.processors.embedded.worker import WorkerProcess
-from leibniz_voice.processors.embedded.workers import close_all, shared_worker
+from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
+from leibniz_voice.processors.embedded.voice.sentences import split_text
+from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
+from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.tts import EmbeddedTTS
 
 pytest.importorskip("espeakng_loader")

@@ -37,9 +37,9 @@ from leibniz_voice.processors import (
     StateTracker,
     TurnAggregator,
 )
-from leibniz_voice.processors.embedded.phrases import beginnings_of, phrase_book
-from leibniz_voice.processors.embedded.sphinx import SphinxRecogniser
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.recogniser.phrases import beginnings_of, phrase_book
+from leibniz_voice.processors.embedded.recogniser.sphinx import SphinxRecogniser
+from leibniz_voice.processors.embedded.workers.shared import close_all
 
 RATE = 16000
 PHRASES = [

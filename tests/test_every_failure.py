@@ -19,7 +19,7 @@ from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, par
 from leibniz_voice.pipeline.errors import ServiceError
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.processors.embedded.espeak import EspeakVoice
+from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
 from leibniz_voice.transports.dialects.protocol import UserSpeaking
 from tests.faults import DEAD_S, INSTANTS, KINDS, Fault, FaultyBranch, FaultyLLM, FaultyVoice
 

@@ -12,8 +12,8 @@ from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import audio
 from leibniz_voice.pipeline.testing.audio import RATE, chunks, duration_ms, level, mix, silence, tone
 from leibniz_voice.pipeline.testing.fuzz.stamps import Stamp, spoken, stamped, stamps, turn_in, turns_in_audio
-from leibniz_voice.processors.embedded.silero_net import Memory, infer
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.silero.network import Memory, infer
+from leibniz_voice.processors.embedded.workers.shared import close_all
 
 
 def probabilities(pcm: bytes) -> list[float]:

@@ -10,7 +10,12 @@ import pytest
 
 from leibniz_voice.bots.content import load_intents
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.processors.embedded.phrases import dictionary_of, normalise_phrase, number_words, phrase_book
+from leibniz_voice.processors.embedded.recogniser.phrases import (
+    dictionary_of,
+    normalise_phrase,
+    number_words,
+    phrase_book,
+)
 from leibniz_voice.processors.stt import EmbeddedSTT
 
 pytest.importorskip("pocketsphinx")

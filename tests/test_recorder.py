@@ -38,7 +38,7 @@ from leibniz_voice.pipeline.testing import (
     run_offline,
 )
 from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client.client import WebSocketClient
 from leibniz_voice.transports.dialects.protocol import UserSpeaking

@@ -28,7 +28,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.access.token_key import TokenKey
 from leibniz_voice.transports.dialects.rtvi import RtviDialect

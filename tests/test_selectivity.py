@@ -16,7 +16,7 @@ from leibniz_voice.pipeline.interruption.policy import BargeInPolicy
 from leibniz_voice.pipeline.testing import AsyncCall, Heard, ScriptedSTT, run_offline
 from leibniz_voice.pipeline.testing.audio import at_level, cough, gain, noise, speech
 from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.workers.shared import close_all
 
 pytestmark = pytest.mark.slow
 ANSWER = b"\x10\x27\xf0\xd8" * 8000 * 4  # 4 s

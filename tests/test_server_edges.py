@@ -15,7 +15,7 @@ from websockets.datastructures import Headers
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import RedisStore, WebSocketServer
 from leibniz_voice.transports.access.admission import Origins, TokenGate
 from leibniz_voice.transports.access.limits import Limits

@@ -19,9 +19,9 @@ from pipecat.audio.vad.vad_analyzer import VADParams, VADState
 
 from leibniz_voice.pipeline.engine import outside
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.processors.embedded import silero
-from leibniz_voice.processors.embedded.silero import SileroModel, shared_model
-from leibniz_voice.processors.embedded.silero_net import Memory, infer, model_path
+from leibniz_voice.processors.embedded.silero import batching as silero
+from leibniz_voice.processors.embedded.silero.batching import SileroModel, shared_model
+from leibniz_voice.processors.embedded.silero.network import Memory, infer, model_path
 from leibniz_voice.processors.vad_analyzer import SileroAnalyzer
 
 ESPEAK = shutil.which("espeak-ng")

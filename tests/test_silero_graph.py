@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from loguru import logger
 
-from leibniz_voice.processors.embedded import silero_net
-from leibniz_voice.processors.embedded.onnx_wire import GraphWriter, branch_constants, fields
-from leibniz_voice.processors.embedded.silero_net import CHUNK_SAMPLES, CONTEXT_SAMPLES, load, model_path
+from leibniz_voice.processors.embedded.silero import network as silero_net
+from leibniz_voice.processors.embedded.silero.network import CHUNK_SAMPLES, CONTEXT_SAMPLES, load, model_path
+from leibniz_voice.processors.embedded.silero.onnx_format import GraphWriter, branch_constants, fields
 
 
 @pytest.fixture

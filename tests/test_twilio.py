@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed
 
 from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
-from leibniz_voice.processors.embedded.workers import close_all
+from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import Limits, WebSocketServer
 from leibniz_voice.transports.access.token_key import TokenKey
 from leibniz_voice.transports.dialects.mulaw import decode_mulaw, encode_mulaw

@@ -29,8 +29,8 @@ from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.listening.speech import Offset, Onset, SpeechDetector
-from leibniz_voice.processors.embedded.silero import shared_model
-from leibniz_voice.processors.embedded.silero_net import Memory, infer
+from leibniz_voice.processors.embedded.silero.batching import shared_model
+from leibniz_voice.processors.embedded.silero.network import Memory, infer
 from leibniz_voice.processors.vad import SileroVAD
 
 ESPEAK = shutil.which("espeak-ng")

@@ -15,10 +15,10 @@ import pytest
 
 from leibniz_voice.pipeline.engine import outside
 from leibniz_voice.pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
-from leibniz_voice.processors.embedded.child import ASK, CHUNK, Messages, encode
-from leibniz_voice.processors.embedded.espeak import EspeakVoice, unpack
-from leibniz_voice.processors.embedded.worker import MAX_IN_FLIGHT, WorkerProcess
-from leibniz_voice.processors.embedded.workers import close_all, release_worker, shared_worker
+from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice, unpack
+from leibniz_voice.processors.embedded.workers.child import ASK, CHUNK, Messages, encode
+from leibniz_voice.processors.embedded.workers.shared import close_all, release_worker, shared_worker
+from leibniz_voice.processors.embedded.workers.worker import MAX_IN_FLIGHT, WorkerProcess
 
 pytest.importorskip("espeakng_loader")
 SENTENCE = "This is a sentence that somebody speaks."
@@ -125,16 +125,16 @@ def test_a_child_killed_between_requests_costs_nothing():
 
 @pytest.mark.slow
 def test_a_child_that_says_nothing_is_killed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("leibniz_voice.processors.embedded.worker.STUCK_S", 0.2)
+    monkeypatch.setattr("leibniz_voice.processors.embedded.workers.worker.STUCK_S", 0.2)
 
     async def main() -> None:
         worker = WorkerProcess("sphinx_that_does_not_exist", {})
         with pytest.raises(ServiceError):
             await worker.call(b"")
         worker = WorkerProcess("espeak", {})
-        monkeypatch.setattr("leibniz_voice.processors.embedded.worker.STUCK_S", 5.0)
+        monkeypatch.setattr("leibniz_voice.processors.embedded.workers.worker.STUCK_S", 5.0)
         await speak(worker)
-        monkeypatch.setattr("leibniz_voice.processors.embedded.worker.STUCK_S", 0.2)
+        monkeypatch.setattr("leibniz_voice.processors.embedded.workers.worker.STUCK_S", 0.2)
         os.kill(worker.pid, signal.SIGSTOP)
         with pytest.raises(WorkerCrashed, match="said nothing"):
             await speak(worker)
@@ -274,7 +274,7 @@ def test_two_loops_at_a_time_have_a_child_each():
 def test_the_child_dies_with_its_parent(way: str):
     script = f"""
 import asyncio, os
-from leibniz_voice.processors.embedded.espeak import EspeakVoice
+from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
 async def main():
     voice = EspeakVoice()
     async for _ in voice.speak("hello"): pass

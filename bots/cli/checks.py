@@ -154,7 +154,7 @@ async def vad(_: Mapping[str, str]) -> Finding:
     """Silero: its file, and the time of a chunk."""
     import numpy as np
 
-    from leibniz_voice.processors.embedded.silero_net import Memory, infer, model_path
+    from leibniz_voice.processors.embedded.silero.network import Memory, infer, model_path
 
     path = model_path()
     if not path.is_file():
@@ -169,8 +169,8 @@ async def vad(_: Mapping[str, str]) -> Finding:
 
 async def voice(_: Mapping[str, str]) -> Finding:
     """espeak-ng, from a cold start to the first sound."""
-    from leibniz_voice.processors.embedded.espeak import EspeakVoice
-    from leibniz_voice.processors.embedded.workers import close_all
+    from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
+    from leibniz_voice.processors.embedded.workers.shared import close_all
 
     speaker = EspeakVoice()
     began = time.perf_counter()
@@ -188,8 +188,8 @@ async def voice(_: Mapping[str, str]) -> Finding:
 
 async def recogniser(_: Mapping[str, str]) -> Finding:
     """pocketsphinx, from a cold start to its first answer."""
-    from leibniz_voice.processors.embedded.sphinx import SphinxRecogniser
-    from leibniz_voice.processors.embedded.workers import close_all
+    from leibniz_voice.processors.embedded.recogniser.sphinx import SphinxRecogniser
+    from leibniz_voice.processors.embedded.workers.shared import close_all
 
     hearer = SphinxRecogniser(phrases=["hello there", "goodbye"])
     began = time.perf_counter()

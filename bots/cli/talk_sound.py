@@ -97,8 +97,8 @@ def _samples(body: bytes, tag: int, bits: int) -> np.ndarray:
 async def synthesise(texts: list[str], *, voice: str) -> list[bytes]:
     """Speak texts with the embedded voice: PCM16 mono at RATE each. Raises `UsageError`."""
     from leibniz_voice.pipeline.errors import ConfigurationError, ServiceError
-    from leibniz_voice.processors.embedded.espeak import EspeakVoice
-    from leibniz_voice.processors.embedded.workers import close_all
+    from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
+    from leibniz_voice.processors.embedded.workers.shared import close_all
 
     speaker = EspeakVoice(voice=voice, sample_rate=RATE)
     try:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...processors.embedded.silero import SpeechModel, SpeechStream
-from ...processors.embedded.silero_net import CHUNK_SAMPLES, Chunk
+from ...processors.embedded.silero.batching import SpeechModel, SpeechStream
+from ...processors.embedded.silero.network import CHUNK_SAMPLES, Chunk
 from .recording import Event
 
 Note = Callable[[str, float, float], None]  # processor, probability, level of the chunk in dB below full scale

@@ -15,7 +15,7 @@ from contextlib import aclosing
 import numpy as np
 from numpy.typing import NDArray
 
-from ...processors.embedded.espeak import EspeakVoice
+from ...processors.embedded.voice.espeak import EspeakVoice
 from ..errors import ConfigurationError
 
 RATE = 16_000  # Hz, as inside the pipeline

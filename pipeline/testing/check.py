@@ -38,7 +38,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from ...processors.embedded.workers import close_all
+from ...processors.embedded.workers.shared import close_all
 from ..engine.processor import Processor
 from ..errors import LeibnizError
 from ..frames import ReplyInterruptedFrame

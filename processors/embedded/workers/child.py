@@ -135,11 +135,11 @@ class Child:
             os._exit(0)  # as above
 
 
-def load_engine(name: str, options: dict[str, Any]) -> Engine:
-    """Make the engine of the file `<name>_engine.py` beside this one."""
-    spec = importlib.util.spec_from_file_location(f"{name}_engine", Path(__file__).with_name(f"{name}_engine.py"))
+def load_engine(path: str, options: dict[str, Any]) -> Engine:
+    """Make the engine of the file `path`, by path for the same reason."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"there is no engine {name!r}")
+        raise ValueError(f"there is no engine in {path}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.Engine(options)

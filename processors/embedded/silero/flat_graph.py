@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .onnx_wire import GraphWriter, branch_constants
+from .onnx_format import GraphWriter, branch_constants
 
 BRANCHES = {16000: "then_branch", 8000: "else_branch"}  # of the published graph's If on the rate
 

@@ -26,21 +26,26 @@ from typing import Any
 
 from loguru import logger
 
-from ...pipeline.engine import outside
-from ...pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
+from ....pipeline.engine import outside
+from ....pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from . import child as wire
 
 MAX_IN_FLIGHT = 64  # requests; one more is refused, as it would wait for seconds
 STUCK_S = 10.0  # without any message while requests are in flight: the child is killed
 BACKOFF_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before the nth start after crashes without an answer between them
 _CHILD = str(Path(__file__).with_name("child.py"))
+_EMBEDDED = Path(__file__).parent.parent
+ENGINES = {
+    name: str(_EMBEDDED / file)
+    for name, file in (("espeak", "voice/espeak_engine.py"), ("sphinx", "recogniser/sphinx_engine.py"))
+}
 
 
 class WorkerProcess:
     """A lazily started child that serves one engine. Use `shared_worker` unless you need your own."""
 
     def __init__(self, engine: str, options: dict[str, Any]) -> None:
-        self.engine = engine  # name of the engine: "espeak" or "sphinx"
+        self.engine = engine  # one of ENGINES
         self.crashes = 0  # children that ended uninvited
         self._options = options  # what the engine is made of; JSON
         self._loop: asyncio.AbstractEventLoop | None = None  # who reads the socket; None without a child
@@ -111,6 +116,8 @@ class WorkerProcess:
             self._start(loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.engine not in ENGINES:
+            raise ServiceError(f"there is no engine {self.engine!r}; there are {' and '.join(ENGINES)}")
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -124,7 +131,7 @@ class WorkerProcess:
         self._sock, self._loop, self._messages = ours, loop, wire.Messages()
         loop.add_reader(ours, self._on_readable)
         config = {
-            "engine": self.engine,
+            "engine": ENGINES[self.engine],
             "options": self._options,
             "path": sys.path,
             "dies_with_thread": threading.current_thread() is threading.main_thread(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...pipeline.errors import ConfigurationError
-from .words import normalised
+from ....pipeline.errors import ConfigurationError
+from .stop_words import normalised
 
 MAX_PASSAGE = 1200  # characters, about 75 s of speech; a longer section is cut between paragraphs, then sentences
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$")

@@ -29,9 +29,9 @@ from typing import Protocol
 import numpy as np
 from loguru import logger
 
-from ...pipeline.engine import outside
-from ...pipeline.errors import ConfigurationError
-from .silero_net import CHUNK_SAMPLES, Chunk, Memory, infer, step
+from ....pipeline.engine import outside
+from ....pipeline.errors import ConfigurationError
+from .network import CHUNK_SAMPLES, Chunk, Memory, infer, step
 
 BACKLOG_CHUNKS = 312  # 10 s a stream, caught up with in 50 ms; beyond it the oldest chunk is dropped and counted
 ALONE_STREAMS = 6  # open streams up to which no chunk waits: a process with so few has CPU to spare

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from ...pipeline.errors import ConfigurationError
+from ....pipeline.errors import ConfigurationError
 
 MAX_PHRASES = 5000  # a grammar of 1,000 costs 0.08 of real time; this many would cost too much to be of use
 MAX_WORDS = 40  # in one phrase, about 15 s of speech

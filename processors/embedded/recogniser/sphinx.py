@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...pipeline.errors import ConfigurationError
-from ...pipeline.listening.backchannel import SPOKEN
+from ....pipeline.errors import ConfigurationError
+from ....pipeline.listening.backchannel import SPOKEN
+from ..workers.shared import release_worker, shared_worker
+from ..workers.worker import WorkerProcess
 from .phrases import beginnings_of, dictionary_of, model_folder, phrase_book
-from .worker import WorkerProcess
-from .workers import release_worker, shared_worker
 
 MAX_UTTERANCE_S = 15.0  # of audio in one request
 # 90 listed questions (3 voices) in silence and in noise scored above -0.0015, 88 to 90 of them above -0.0013; 30 that

@@ -18,8 +18,8 @@ import onnxruntime
 from loguru import logger
 from numpy.typing import NDArray
 
-from ...pipeline.errors import ConfigurationError
-from .silero_graph import flat_model
+from ....pipeline.errors import ConfigurationError
+from .flat_graph import flat_model
 
 CHUNK_SAMPLES = {16000: 512, 8000: 256}  # 32 ms; the only two shapes that the model takes
 CONTEXT_SAMPLES = {16000: 64, 8000: 32}  # tail of the chunk before, in front of each chunk

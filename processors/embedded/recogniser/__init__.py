@@ -1,0 +1,1 @@
+"""pocketsphinx, for a bot's own phrases."""

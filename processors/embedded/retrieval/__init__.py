@@ -1,0 +1,1 @@
+"""Passages from Markdown, and the words that count in them."""
