@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from leibniz_voice.bots.cli.loading import lifespan_of, load_bot, set_up_log
+from leibniz_voice.bots.cli.scripts import lifespan_of, load_bot, set_up_log
 from leibniz_voice.lab.replay.compare import measured
 from leibniz_voice.pipeline.testing import AsyncCall, Measures, Recording, Tape, run_virtual
 

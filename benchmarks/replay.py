@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from loguru import logger
 
-from leibniz_voice.bots.cli.loading import lifespan_of, load_bot, set_up_log
+from leibniz_voice.bots.cli.scripts import lifespan_of, load_bot, set_up_log
 from leibniz_voice.lab.recording.recording_folder import RecordingFolder
 from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s
 from leibniz_voice.lab.replay.replay import replay

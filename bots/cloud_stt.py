@@ -3,7 +3,7 @@
 import deepgram.listen.v1.client  # noqa: F401 - the SDK imports it when first connecting, in the middle of a call
 from pipecat.services.deepgram.stt import DeepgramSTTService
 
-from .services import STT, ReplaceableRecogniser
+from .cloud_services import STT, ReplaceableRecogniser
 
 
 class Deepgram(ReplaceableRecogniser, DeepgramSTTService):

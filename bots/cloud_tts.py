@@ -6,7 +6,7 @@ from pipecat.frames.frames import Frame
 from pipecat.services.cartesia.tts import CartesiaTTSService
 from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
 
-from .services import TTS, ReplaceableVoice
+from .cloud_services import TTS, ReplaceableVoice
 
 
 class Cartesia(ReplaceableVoice, CartesiaTTSService):

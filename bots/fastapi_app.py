@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from leibniz_voice.bots import assistant
-from leibniz_voice.bots.cli.loading import set_up_log
+from leibniz_voice.bots.cli.scripts import set_up_log
 from leibniz_voice.transports import AsgiApp, open_store
 
 set_up_log()  # as `leibniz serve` does: INFO, so that nobody's words are logged

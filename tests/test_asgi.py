@@ -16,7 +16,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import AsgiApp, Limits, TokenKey
 from leibniz_voice.transports.server.asgi.asgi_socket import MAX_UNSENT, AsgiSocket

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.access.limits import Limits
 

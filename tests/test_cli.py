@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from leibniz_voice.bots.cli.loading import UsageError, load_bot
 from leibniz_voice.bots.cli.main import main
+from leibniz_voice.bots.cli.scripts import UsageError, load_bot
 
 ROOT = Path(__file__).parent.parent
 ECHO = str(ROOT / "bots" / "echo.py")

@@ -15,9 +15,9 @@ import pytest
 from loguru import logger
 from pipecat.frames.frames import Frame
 
-from leibniz_voice.bots.cli.loading import load_bot
-from leibniz_voice.bots.cli.talk_sound import synthesise
-from leibniz_voice.bots.services import CONNECT_S, STT, TTS, ReplaceableVoice, chosen
+from leibniz_voice.bots.cli.scripts import load_bot
+from leibniz_voice.bots.cli.talk_command.sound import synthesise
+from leibniz_voice.bots.cloud_services import CONNECT_S, STT, TTS, ReplaceableVoice, chosen
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import WebSocketClient, WebSocketServer

@@ -201,7 +201,7 @@ def write_bot(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory) -> tuple[str, Path]:
     """A bot, and a folder with three recordings of it."""
-    from leibniz_voice.bots.cli.loading import load_bot
+    from leibniz_voice.bots.cli.scripts import load_bot
     from leibniz_voice.lab.recording.recording_folder import RecordingFolder
     from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 

@@ -15,7 +15,7 @@ from loguru import logger
 from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.conversation.snapshot import parse
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer

@@ -6,7 +6,7 @@ import hypothesis  # noqa: F401 - the inner pytest forgets what it was the first
 import pytest
 
 import leibniz_voice.bots.assistant
-import leibniz_voice.bots.cli.loading
+import leibniz_voice.bots.cli.scripts
 import leibniz_voice.pipeline.testing  # noqa: F401 - as above
 
 from .test_docs import ROOT, blocks

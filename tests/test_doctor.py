@@ -17,10 +17,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from leibniz_voice.bots.cli import checks
-from leibniz_voice.bots.cli.checks import Finding, bounded, check_all
-from leibniz_voice.bots.cli.cloud_checks import CHECKS
-from leibniz_voice.bots.cli.doctor import secrets_of, show
+from leibniz_voice.bots.cli.doctor_command import checks
+from leibniz_voice.bots.cli.doctor_command.checks import Finding, bounded, check_all
+from leibniz_voice.bots.cli.doctor_command.cloud_checks import CHECKS
+from leibniz_voice.bots.cli.doctor_command.doctor import secrets_of, show
 
 from .fake_cloud import FakeCartesia, FakeDeepgram, FakeElevenLabs
 from .fake_openai import Answer, FakeOpenAI, says

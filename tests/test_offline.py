@@ -22,7 +22,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import SegmentedSTTService
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.listening.utterance import Utterance

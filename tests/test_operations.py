@@ -22,7 +22,7 @@ import websockets
 from loguru import logger
 from websockets.asyncio.client import ClientConnection, connect
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.access.limits import Limits
 from leibniz_voice.transports.access.token_key import TokenKey

@@ -10,8 +10,8 @@ import hypothesis  # noqa: F401 - the inner pytest forgets what it was the first
 import pytest
 from redis import Redis
 
-import leibniz_voice.bots.cli.loading  # noqa: F401 - as above
 import leibniz_voice.bots.cli.pytest_plugin as plugin
+import leibniz_voice.bots.cli.scripts  # noqa: F401 - as above
 import leibniz_voice.transports.state.embedded_redis as store
 from leibniz_voice.pipeline.testing import VirtualTime
 

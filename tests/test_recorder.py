@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.lab.recording.recording_folder import RecordingFolder
 from leibniz_voice.lab.recording.settings import changed, settings_of
 from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
 from leibniz_voice.pipeline.conversation.resume import resumption_of, split_at_unheard
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse

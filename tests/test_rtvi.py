@@ -26,7 +26,7 @@ from pipecat.processors.frameworks.rtvi import models
 from pipecat.serializers.protobuf import ProtobufFrameSerializer
 from websockets.asyncio.client import ClientConnection, connect
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer

@@ -15,7 +15,7 @@ import websockets
 from loguru import logger
 from websockets.asyncio.client import ClientConnection, connect
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import MemoryStore, WebSocketServer
 from leibniz_voice.transports.access.limits import Limits

@@ -13,7 +13,7 @@ import websockets
 from websockets.asyncio.client import connect
 from websockets.datastructures import Headers
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import RedisStore, WebSocketServer

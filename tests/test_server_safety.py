@@ -15,8 +15,8 @@ import websockets
 from loguru import logger
 from websockets.asyncio.client import ClientConnection, connect
 
-from leibniz_voice.bots.cli.loading import load_bot
 from leibniz_voice.bots.cli.main import main as leibniz
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.transports import MemoryStore, WebSocketServer

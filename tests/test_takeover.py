@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leibniz_voice.bots.cli.loading import UsageError
-from leibniz_voice.bots.cli.talk_report import report_of, timeline
-from leibniz_voice.bots.cli.talk_sound import audible_span, read_wav, write_wav
+from leibniz_voice.bots.cli.scripts import UsageError
+from leibniz_voice.bots.cli.talk_command.report import report_of, timeline
+from leibniz_voice.bots.cli.talk_command.sound import audible_span, read_wav, write_wav
 
 ROOT = Path(__file__).parent.parent
 ECHO = str(ROOT / "bots" / "echo.py")

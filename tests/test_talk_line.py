@@ -42,7 +42,7 @@ def test_what_is_said_into_the_microphone_is_answered_through_the_speaker(tmp_pa
     """The words come from the embedded voice, by the recorder's pipe; the answer goes into the player's."""
     import asyncio
 
-    from leibniz_voice.bots.cli.talk_sound import synthesise
+    from leibniz_voice.bots.cli.talk_command.sound import synthesise
 
     (said,) = asyncio.run(synthesise(["what are your opening hours"], voice="en"))
     (tmp_path / "said.raw").write_bytes(bytes(32_000) + said)

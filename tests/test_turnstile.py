@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.server.load_shaping import HURRIED_S, Turnstiles

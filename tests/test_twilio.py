@@ -26,7 +26,7 @@ from pipecat.serializers.twilio import TwilioFrameSerializer
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from leibniz_voice.bots.cli.loading import load_bot
+from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import Limits, WebSocketServer

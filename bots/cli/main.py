@@ -10,9 +10,12 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from . import compare, doctor, new, record, replay, serve, show, talk, token, watch
+from . import new, serve, token, watch
+from .doctor_command import doctor
+from .lab_commands import compare_command, record_command, replay_command, show_command
+from .talk_command import talk
 
-COMMANDS = (serve, talk, new, doctor, record, show, replay, compare, watch, token)
+COMMANDS = (serve, talk, new, doctor, record_command, show_command, replay_command, compare_command, watch, token)
 
 
 def parser() -> argparse.ArgumentParser:

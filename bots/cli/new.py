@@ -11,7 +11,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from .loading import UsageError
+from .scripts import UsageError
 
 EPILOG = """\
 NAME/bot.py             the pipeline

@@ -135,7 +135,7 @@ class _Live:
 
 @functools.cache
 def _load(path: str) -> Callable[..., Any]:
-    from .loading import load_bot
+    from .scripts import load_bot
 
     return load_bot(path).build
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from .loading import UsageError, cannot_listen, counted, lifespan_of, load_bot, set_up_log
-from .workers import USAGE, WORKER, die_with_parent, is_first_to_refuse, on_stop, place_in, supervise
+from .scripts import UsageError, cannot_listen, counted, lifespan_of, load_bot, set_up_log
+from .supervisor import USAGE, WORKER, die_with_parent, is_first_to_refuse, on_stop, place_in, supervise
 
 WORKERS_PER_CORE = 8  # one is enough; services that a bot waits for cost no core
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from .loading import set_up_log
+from .scripts import set_up_log
 
 EPILOG = """\
 environment:

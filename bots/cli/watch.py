@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .loading import UsageError, set_up_log
+from .scripts import UsageError, set_up_log
 
 MAX_KEYS = 20_000  # looked through at most in one round; SCAN gives no order, so past it some are missing
 MAX_ROWS = 1_000  # read at most in one round

@@ -13,16 +13,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .loading import UsageError, check_script, check_writable, set_up_log
-from .serve import default_port, port
-from .talk_line import PLAYERS, RECORDERS, Line, find
-from .talk_plot import check_plot, write_plot
+from ..scripts import UsageError, check_script, check_writable, set_up_log
+from ..serve import default_port, port
+from .plot import check_plot, write_plot
+from .sound_card import PLAYERS, RECORDERS, Line, find
 
 if TYPE_CHECKING:  # each takes time to import; done while the bot starts
     from leibniz_voice.transports.client.client import WebSocketClient
 
-    from .talk_report import Report
-    from .talk_view import View
+    from .report import Report
+    from .view import View
 
 TIMEOUT_S = 60.0  # of a call, besides what is said in it
 MAX_CALL_S = 3600.0  # of one by microphone
@@ -163,7 +163,7 @@ def _utterances(options: argparse.Namespace) -> list[str]:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    from .talk_bot import ChildBot
+    from .child_bot import ChildBot
 
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -177,7 +177,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 async def _sounds(utterances: list[str], voice: str) -> list[bytes]:
     """Return what is to be said, PCM16 mono at 16 kHz, in the order of `utterances`. Raises `UsageError`."""
-    from . import talk_sound
+    from . import sound as talk_sound
 
     texts = [words for words in utterances if not talk_sound.is_file_name(words)]
     files = {words: talk_sound.read_wav(words) for words in utterances if words not in texts}
@@ -190,8 +190,8 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
     from leibniz_voice.transports.client.client import WebSocketClient
     from leibniz_voice.transports.client.opening import ConnectionFailed
 
-    from .talk_sound import RATE
-    from .talk_view import View
+    from .sound import RATE
+    from .view import View
 
     view = View(sys.stderr)
     try:
@@ -212,7 +212,7 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
     finally:
         view.end()
     if options.out:
-        from .talk_sound import write_wav
+        from .sound import write_wav
 
         write_wav(options.out, client.playback.heard, client.microphone.said if options.stereo else None)
     if options.plot:
@@ -265,7 +265,7 @@ async def _converse(call: Call, sounds: list[bytes], options: argparse.Namespace
 
 
 async def _say(call: Call, pcm: bytes, waits: Any) -> None:
-    from .talk_sound import audible_span
+    from .sound import audible_span
 
     client = call.client
     first_s, last_s = audible_span(pcm) or (0.0, 0.0)
@@ -291,7 +291,7 @@ def _reply_ms(client: WebSocketClient) -> float:
 
 def _is_over(call: Call) -> bool:
     """Whether the bot has answered what was said last and is quiet again, or has given up on it."""
-    from .talk_sound import RATE, audible_span
+    from .sound import RATE, audible_span
 
     client = call.client
     if len(client.states) == 1 and client.playback.played:  # a bot without states
@@ -308,7 +308,7 @@ def _is_over(call: Call) -> bool:
 
 
 def _show(call: Call, options: argparse.Namespace) -> int:
-    from .talk_report import report_of
+    from .report import report_of
 
     client = call.client
     played_ms = client.playback.played / client.playback.sample_rate * 1000
@@ -330,8 +330,8 @@ def _show(call: Call, options: argparse.Namespace) -> int:
 
 
 def _summarise(client: WebSocketClient, report: Report, stream: TextIO) -> None:
-    from .talk_report import timeline
-    from .talk_view import can_draw
+    from .report import timeline
+    from .view import can_draw
 
     heard, said = client.playback.heard, client.microphone.said
     length_s = max(len(heard), len(said)) / 2 / client.playback.sample_rate

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from leibniz_voice.pipeline.errors import LeibnizError
 
-from .loading import UsageError, load_bot
+from ..scripts import UsageError, load_bot
 
 CHECK_S = 8.0  # one check, everything included
 PACKAGES = ("leibniz-voice", "pipecat-ai", "websockets", "onnxruntime", "redis")

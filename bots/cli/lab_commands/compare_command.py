@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
-from .loading import UsageError, checked_build, lifespan_of, set_up_log
+from ..scripts import UsageError, checked_build, lifespan_of, set_up_log
 from .recordings import add_bot, bot_of, files_of, load, loaded
 
 if TYPE_CHECKING:  # takes time to import; done when the command runs

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import UsageError, set_up_log
+from ..scripts import UsageError, set_up_log
 from .recordings import files_of, load
 
 if TYPE_CHECKING:  # takes time to import; done when the command runs
@@ -90,7 +90,7 @@ def write(path: str, text: str) -> None:
 def _print(recording: Recording) -> None:
     from leibniz_voice.lab.replay.measures import measures_of
 
-    from .talk_view import can_draw
+    from ..talk_command.view import can_draw
 
     print(recording.timeline(width=shutil.get_terminal_size((100, 24)).columns, plain=not can_draw(sys.stdout)))
     for turn in recording.turns:

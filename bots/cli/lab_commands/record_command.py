@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import serve
+from .. import serve
 
 FOLDER = "recordings"  # where none is given
 

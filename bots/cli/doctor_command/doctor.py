@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .loading import set_up_log
-from .serve import default_port, port
+from ..scripts import set_up_log
+from ..serve import default_port, port
 
 if TYPE_CHECKING:  # takes time to import
     from .checks import Finding
@@ -76,7 +76,7 @@ def secrets_of(variables: Iterable[tuple[str, str]]) -> list[str]:
 
 def show(findings: Sequence[Finding], stream: TextIO) -> None:
     """Print a line per finding, and what to do under those that want it."""
-    from .talk_view import can_draw
+    from ..talk_command.view import can_draw
 
     signs = SIGNS if can_draw(stream) else PLAIN
     has_colour = stream.isatty() and "NO_COLOR" not in os.environ

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from .loading import UsageError, load_bot
+from ..scripts import UsageError, load_bot
 
 if TYPE_CHECKING:  # takes time to import; done when a command runs
     from leibniz_voice.pipeline.testing import Recording

@@ -6,8 +6,8 @@ import shutil
 import sys
 from typing import TextIO
 
-from .talk_report import BARS, EMOJI, Event
-from .talk_sound import RATE, loudness
+from .report import BARS, EMOJI, Event
+from .sound import RATE, loudness
 
 PERIOD_S = 0.1  # between two pictures of the live line
 METER_S = 0.1  # of audio that a meter shows

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from .loading import UsageError, check_writable, checked_build, counted, lifespan_of, set_up_log
+from ..scripts import UsageError, check_writable, checked_build, counted, lifespan_of, set_up_log
 from .recordings import add_bot, bot_of, files_of, load, loaded
 
 EPILOG = """\

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from loguru import logger
 
-from .loading import UsageError, cannot_listen
+from .scripts import UsageError, cannot_listen
 
 WORKER = "LEIBNIZ_WORKER"  # environment of a worker: "<number>:<pid of its supervisor>:<folder>"
 LOOK_S = 0.1  # how often the workers are looked at

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .talk_sound import audible_span, loudness
+from .sound import audible_span, loudness
 
 EMOJI = {"idle": "🟢", "listening": "🔵", "thinking": "🟡", "speaking": "🔴", "interrupt": "⚡"}
 BARS = " ▁▂▃▄▅▆▇█"

@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .loading import UsageError
+from ..scripts import UsageError
 
 if TYPE_CHECKING:  # takes time to import; done while the bot starts
     from leibniz_voice.transports.client.client import WebSocketClient

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from .loading import UsageError
+from ..scripts import UsageError
 
 READY_S = 30.0
 END_S = 10.0  # from SIGTERM to SIGKILL

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .loading import UsageError
+from ..scripts import UsageError
 
 RATE = 16_000  # Hz of everything here
 MAX_S = 600.0  # of a file that is played

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .loading import UsageError, check_writable
+from ..scripts import UsageError, check_writable
 
 if TYPE_CHECKING:  # takes time to import; done while the bot starts
     from leibniz_voice.pipeline.testing import Event, Recording

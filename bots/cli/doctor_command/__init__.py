@@ -1,0 +1,1 @@
+"""`leibniz doctor`."""

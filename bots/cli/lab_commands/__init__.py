@@ -1,0 +1,1 @@
+"""`leibniz record`, `show`, `replay` and `compare`."""
