@@ -2,8 +2,8 @@
 
     python benchmarks/heard.py [--cuts 200] [--seed 7]
 
-How it is measured stands in tests/heard.py; in virtual time, so it takes seconds. Exit status 1 if one is off by more
-than a word.
+How it is measured stands in tests/support/heard.py; in virtual time, so it takes seconds. Exit status 1 if one is off
+by more than a word.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger.remove()
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.heard import TellsWhatWasSent, errors  # noqa: E402 - the log is silenced, and the path set, first
+from tests.support.heard import TellsWhatWasSent, errors  # noqa: E402 - the log is silenced, and the path set, first
 
 
 def row(name: str, found: list[int]) -> str:

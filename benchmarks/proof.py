@@ -2,7 +2,7 @@
 
     python benchmarks/proof.py [--schedules 10000] [--first 0] [--llm | --sockets]
 
-The schedules and what must hold of each are described in tests/proof.py. Exit status 1 if one did not hold.
+The schedules and what must hold of each are described in tests/support/proof.py. Exit status 1 if one did not hold.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ logger.remove()
 warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.proof import Verdict, prove  # noqa: E402 - the log is silenced, and the path set, first
-from tests.proof_sockets import prove_over_sockets  # noqa: E402
+from tests.support.proof import Verdict, prove  # noqa: E402 - the log is silenced, and the path set, first
+from tests.support.proof_sockets import prove_over_sockets  # noqa: E402
 
 
 def verdicts(options: argparse.Namespace) -> Iterator[Verdict]:

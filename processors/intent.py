@@ -29,7 +29,7 @@ class KeywordIntent:
     with all examples by the cosine of two vectors, TF-IDF over words and over the letter trigrams of each word (so that
     "returning" is like "return"; all trigrams of a word weigh about as much as the word): see Manning et al.,
     Introduction to Information Retrieval, 6.2 to 6.4. Below `threshold` the answer is ("unknown", 0.0). What no
-    example contains makes a text less like all of them. tests/test_assistant_content.py shows what 0.5 lets through.
+    example contains makes a text less like all of them. tests/bots/test_assistant_content.py shows what 0.5 lets by.
 
     `examples` is label -> phrases. Raises `ConfigurationError` if there is none, if two labels share a phrase, or for
     a threshold outside 0 to 1. Takes 0.03 ms for 70 examples; thread-safe; holds nothing between calls.

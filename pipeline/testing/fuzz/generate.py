@@ -7,7 +7,8 @@
     @given(schedules())                           # the same with hypothesis, which then looks for a smaller failure
     def test_nothing_stale_is_heard(schedule): ...
 
-Plain data, and cheap (see tests/test_kit_generate.py): about 60 us each. It depends on nothing that runs them.
+Plain data, and cheap (see tests/pipeline/testing/fuzz/test_generate.py): about 60 us each. It depends on nothing that
+runs them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,306 @@
+"""What-if: measures of recordings, conditions on them, and replays under other settings."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from leibniz_voice.bots.cli.main import main
+from leibniz_voice.lab.drawing.timeline import spans_of
+from leibniz_voice.lab.replay.compare import failing, table
+from leibniz_voice.lab.replay.condition import Condition
+from leibniz_voice.pipeline.errors import ConfigurationError
+from leibniz_voice.pipeline.testing import Event, Measures, Recording, measures_of
+from tests.support import ROOT
+
+NAMES = tuple(Measures().values())
+COMMAND = (sys.executable, "-m", "leibniz_voice.bots.cli.main")
+
+
+def heard(start: float, end: float) -> list[Event]:
+    """The bot's audio on the wire, 20 ms at a time."""
+    count = round((end - start) / 0.02)
+    return [
+        Event(start + 0.02 * at, "wire", "to_user", "audio", {"rate": 16000, "samples": 320}) for at in range(count)
+    ]
+
+
+def said(kind: str, start: float, end: float) -> Event:
+    return Event(end, "user", "to_bot", "label", {"kind": kind, "start": start, "end": end})
+
+
+def moved(at: float, previous: str, state: str, trigger: str) -> Event:
+    fields = {"previous": previous, "state": state, "trigger": trigger, "turn_id": 1}
+    return Event(at, "StateTracker", "downstream", "StateChangedFrame", fields)
+
+
+def told(kind: str, at: float) -> Event:
+    return Event(at, "wire", "to_user", kind, {"turn": 1})
+
+
+def measured(*events: Event | list[Event]) -> Measures:
+    flat = [each for event in events for each in (event if isinstance(event, list) else [event])]
+    return measures_of(Recording(tuple(sorted(flat, key=lambda event: event.at))))
+
+
+def test_the_response_latency_is_from_the_last_sample_to_the_first_of_the_answer():
+    measures = measured(said("turn", 1, 2), heard(2.5, 4), said("turn", 5, 6), heard(6.7, 7), said("turn", 8, 9))
+    assert measures.response_latency == pytest.approx(0.6)
+    assert measures.values()["response_rate"] == pytest.approx(2 / 3)
+
+
+def test_an_interruption_is_yielded_to_within_two_seconds():
+    quick = measured(heard(1, 2.38), said("turn", 2, 3.5), told("interrupted", 2.4))
+    assert quick.yield_latency == pytest.approx(0.38, abs=0.03)
+    slow = measured(heard(1, 6), said("turn", 2, 3.5))
+    assert (slow.interruptions, slow.values()["yield_rate"], slow.yield_latency) == (1, 0, None)
+
+
+def test_a_bot_that_begins_while_the_user_speaks_interrupts():
+    assert measured(said("turn", 1, 4), heard(2, 3)).agent_interruptions == 1
+    assert measured(said("turn", 1, 4), heard(4.1, 5)).agent_interruptions == 0
+
+
+@pytest.mark.parametrize("kind", ["backchannel", "vocal_tic", "non_directed"])
+def test_what_is_to_be_passed_over_may_hold_the_bot_but_not_stop_it(kind):
+    assert measured(heard(1, 6), said(kind, 2, 2.3)).selectivity(kind) == 1
+    held = measured(heard(1, 2.4), told("pause", 2.1), told("resume", 2.6), heard(2.9, 5), said(kind, 2, 2.3))
+    assert held.selectivity(kind) == 1
+    assert measured(heard(1, 2.4), told("interrupted", 2.2), said(kind, 2, 2.3)).selectivity(kind) == 0
+
+
+def test_what_is_not_for_the_bot_must_not_be_answered():
+    assert measured(said("vocal_tic", 1, 1.2), heard(2, 3)).selectivity("vocal_tic") == 0
+    assert measured(said("backchannel", 1, 1.2), heard(2, 3)).selectivity("backchannel") == 1
+
+
+def test_a_turn_that_is_ended_in_a_pause_is_cut_off():
+    end = moved(1.6, "listening", "thinking", "vad_end")
+    assert measured(said("turn", 1, 3), end).false_cutoffs == 1
+    assert measured(said("turn", 1, 1.4), end).false_cutoffs == 0
+
+
+def test_a_reply_that_a_cough_has_cut_is_interrupted_falsely():
+    cut = moved(2.3, "speaking", "interrupt", "barge_in")
+    assert measured(heard(1, 2.3), said("vocal_tic", 2, 2.2), cut).false_interruptions == 1
+    assert measured(heard(1, 2.3), said("turn", 2, 3), cut).false_interruptions == 0
+
+
+def test_a_cut_is_no_false_interruption_where_its_turn_ends_in_the_same_instant():
+    cut = moved(3, "speaking", "interrupt", "barge_in")
+    turns = [moved(1, "listening", "thinking", "vad_end"), moved(3, "listening", "thinking", "vad_end")]
+    assert measured(turns[0], cut, turns[1]).false_interruptions == 0
+    assert measured(*turns, cut).false_interruptions == 1
+
+
+def test_the_end_of_a_turn_that_interrupted_is_that_of_its_speech():
+    """Speech over the bot ends before the state says that the user has the floor."""
+    onset = Event(2.1, "SileroVAD", "downstream", "VADUserStartedSpeakingFrame", {"speech_ms": 100.0})
+    offset = Event(3.3, "SileroVAD", "downstream", "VADUserStoppedSpeakingFrame", {"silence_ms": 300.0})
+    turn = Event(3.31, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": "stop"})
+    moves = [
+        moved(1, "thinking", "speaking", "response_ready"),
+        moved(3.31, "speaking", "interrupt", "barge_in"),
+        moved(3.31, "interrupt", "listening", "resume_listening"),
+        moved(3.31, "listening", "thinking", "vad_end"),
+    ]
+    measures = measured(heard(1, 2.1), told("pause", 2.1), onset, offset, turn, moves, heard(3.5, 4))
+    assert measures.response_latency == pytest.approx(0.5)
+    assert measures.yield_latency == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_client_knows_its_user_by_the_loudness_of_the_microphone():
+    rate, loud = 16000, base64.b64encode(b"\x00\x20\x00\xe0" * 400).decode()  # 50 ms
+    speech = [
+        Event(1 + 0.05 * at, "client", "to_bot", "audio", {"rate": rate, "samples": 800, "pcm": loud})
+        for at in range(20)
+    ]
+    states = [
+        Event(at, "client", "to_user", "state_update", {"state": state, "turn": 1, "trigger": trigger})
+        for at, state, trigger in ((1.1, "listening", "stt_start"), (2.3, "thinking", "vad_end"))
+    ]
+    recording = Recording(tuple(sorted(speech + states, key=lambda event: event.at)), side="client")
+    (span,) = spans_of(recording, "to_bot")
+    assert span == pytest.approx((0.95, 1.95), abs=0.05)
+
+
+def test_measures_add_up():
+    one = measured(said("turn", 1, 2), heard(2.5, 4), said("backchannel", 3, 3.1))
+    two = one + one
+    assert (two.turns, two.selectivity("backchannel"), two.response_latency) == (2, 1, one.response_latency)
+    assert "L_R response latency" in dict(two.told())
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("turns > 1", True),
+        ("turns>=2 and false_cutoffs == 0", True),
+        ("turns < 2 or false_cutoffs != 0", False),
+        ("turns > 5 or turns == 2", True),
+        ("yield_latency > 0", False),
+    ],
+)
+def test_a_condition_is_judged(text, holds):
+    condition = Condition(text, NAMES)
+    assert bool(failing([condition], Measures(turns=2))) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "write NAME > NUMBER"),
+        ("turns", "write NAME > NUMBER"),
+        ("turn > 1", "there is no measure turn; there are response_latency"),
+        ("turns > many", "'many' is no number"),
+        ("turns > 1 turns", "stands where `and` or `or` should"),
+        ("__import__('os')", "is not understood"),
+        ("turns > 1 and", "write NAME > NUMBER"),
+        ("turns > 1 or " * 100, "too long"),
+    ],
+)
+def test_a_wrong_condition_is_refused_in_a_line_that_helps(text, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        Condition(text, NAMES)
+
+
+def test_the_table_says_what_is_better():
+    before, after = Measures(turns=2, false_cutoffs=3, response_s=[0.5]), Measures(turns=2, response_s=[0.9])
+    lines = {line.split("  ")[0]: line for line in table(before, after, {"vad.hangover_ms": "600"}).splitlines()}
+    assert lines["false cut-offs"].split()[-3:] == ["3", "0", "better"]
+    assert lines["response p50"].endswith("worse")
+    assert "vad.hangover_ms=600" in lines[""]
+
+
+# -- the commands ------------------------------------------------------------------------------------------------
+
+
+def write_bot(folder: Path) -> str:
+    """A bot whose answers are scripted; its decisions are real."""
+    bot = folder / "bot.py"
+    bot.write_text(
+        "from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult\n"
+        "from leibniz_voice.pipeline.testing import ScriptedIntent, ScriptedRetriever, ScriptedVoice\n"
+        "from leibniz_voice.processors import *\n"
+        "NONE = {'intent': IntentResult(), 'retrieval': RetrievalResult()}\n"
+        "def build(session):\n"
+        "    asked = Parallel({'intent': ScriptedIntent(), 'retrieval': ScriptedRetriever()}, fallback=NONE)\n"
+        "    return Pipeline([session.input, SileroVAD(), TurnAggregator(), asked, Responder(),\n"
+        "        ScriptedVoice(chunks_per_sentence=50), InterruptionGate(), StateTracker(record=session.record),\n"
+        "        session.output])\n"
+    )
+    return str(bot)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> tuple[str, Path]:
+    """A bot, and a folder with three recordings of it."""
+    from leibniz_voice.bots.cli.scripts import load_bot
+    from leibniz_voice.lab.recording.recording_folder import RecordingFolder
+    from leibniz_voice.pipeline.testing import AsyncCall, run_offline
+
+    folder = tmp_path_factory.mktemp("recorded")
+    bot = write_bot(folder)
+
+    async def script(call: AsyncCall) -> None:
+        await call.types("where is my order")
+        await call.until_state("idle")
+
+    recordings = RecordingFolder(folder / "calls")
+    for number in range(3):
+        run_offline(recordings.records(load_bot(bot).build, bot=bot), script, session_id=f"call{number}")
+    recordings.close()
+    return bot, folder / "calls"
+
+
+@pytest.mark.slow
+def test_recordings_are_shown_replayed_and_compared_by_command(recorded, tmp_path, capsys):
+    bot, calls = recorded
+    file, page = str(next(calls.iterdir())), tmp_path / "page.html"
+    assert main(["show", file]) == 0
+    assert "where is my order" in capsys.readouterr().out
+    assert main(["show", file, "--html", str(page), "--svg", str(tmp_path / "picture.svg")]) == 0
+    assert "<audio" in page.read_text()
+    assert main(["replay", str(calls), "--bot", bot]) == 0
+    assert "3 of 3 decide the same" in capsys.readouterr().out
+    options = ("--bot", bot, "--set", "gate.onset_ms=64", "--set", "vad.hangover_ms=150", "--jobs", "1")
+    assert main(["compare", str(calls), *options, "--json", "--fail-if", "turns > 2"]) == 1
+    told = capsys.readouterr()
+    result = json.loads(told.out)
+    assert (result["files"], result["after"]["turns"], result["failed"]) == (3, 3, ["turns > 2"])
+    assert "failed: turns > 2 (3)" in told.err
+
+
+@pytest.mark.slow
+def test_a_bot_that_decides_otherwise_is_told_by_status_and_line(recorded, tmp_path, capsys):
+    bot, calls = recorded
+    other = tmp_path / "other.py"
+    other.write_text(Path(bot).read_text().replace("Responder()", "Responder(greeting='Good day.')"))
+    assert main(["replay", str(next(calls.iterdir())), "--bot", str(other)]) == 1
+    assert "not the same; at 0.00 s, " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_recording_of_another_bot_is_warned_of(recorded, tmp_path, capsys):
+    _, calls = recorded
+    echo = str(ROOT / "bots" / "echo.py")
+    assert main(["compare", str(next(calls.iterdir())), "--bot", echo]) == 0
+    assert "warning: the bot has none of its processors" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_comparison_and_its_processes(recorded):
+    bot, calls = recorded
+    files = [str(next(calls.iterdir()))] * 1000
+    command = [*COMMAND, "compare", *files, "--bot", bot, "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("show", "none.gz"), "leibniz show: none.gz: no such file"),
+        (("show", "FOLDER"), ": is a folder; give one recording, such as "),
+        (("replay", "CALL"), "give --bot BOT"),
+        (("replay", "CALL", "--bot", "none.py"), "none.py: no such file"),
+        (("compare", "CALL", "--set", "hangover"), "'hangover' is no setting; write NAME=VALUE"),
+        (("compare", "CALL", "--bot", "BOT", "--set", "vad.hangover=1"), "there is no setting vad.hangover; there are"),
+        (("compare", "CALL", "--fail-if", "x > 1"), "there is no measure x"),
+        (("compare", "CALL", "--fail-if", "cuts > nan"), "'nan' is no number"),
+        (
+            ("compare", "CALL", "--bot", "BOT", "--set", "vad.hangover_ms=nan"),
+            "vad.hangover_ms is 'nan'; give a number",
+        ),
+        (("compare", "CALL", "--again", "stt", "--again", "nothing"), "--again nothing stands alone"),
+        (("compare", "CALL", "--bot", "BROKEN"), "broken.py:2: KeyError: 'on purpose'"),
+        (("replay", "CALL", "--bot", "BROKEN"), "broken.py:2: KeyError: 'on purpose'"),
+        (("replay", "CALL", "--bot", "NOTHING"), "must return a Pipeline, but returned NoneType"),
+        (("replay", "CALL", "--tolerance", "nan"), "--tolerance is nan"),
+        (("replay", "CALL", "--tolerance", "inf"), "--tolerance is inf"),
+        (("serve", "BOT", "--no-audio"), "give it too"),
+    ],
+)
+def test_wrong_use_is_answered_in_one_line(recorded, tmp_path, monkeypatch, capsys, arguments, reason):
+    bot, calls = recorded
+    monkeypatch.chdir(tmp_path)
+    names = {"CALL": str(next(calls.iterdir())), "FOLDER": str(calls), "BOT": bot}
+    names |= {"BROKEN": "broken.py", "NOTHING": "nothing.py"}
+    Path("broken.py").write_text("def build(session):\n    raise KeyError('on purpose')\n")
+    Path("nothing.py").write_text("def build(session): ...\n")
+    assert main([names.get(each, each) for each in arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert reason in line
