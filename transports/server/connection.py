@@ -26,7 +26,9 @@ from ..access.token_key import TokenRefused
 from ..dialects import protocol
 from ..dialects.dialect import Dialect, JsonDialect
 from ..dialects.protocol import CloseCode
-from ..playout.endpoints import PIPELINE_RATE, ClientInput, ClientOutput
+from ..playout.input import ClientInput
+from ..playout.output import ClientOutput
+from ..playout.resampler import PIPELINE_RATE
 from ..playout.ticker import shared_ticker
 from ..state.mirror import Mirror, MirroredSession
 from .client_socket import ClientGone, ClientSocket
