@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from ..access.admission import Origins, subprotocols_in, token_in
+from ..access.admission import Origins, token_in
 from ..access.token_key import TokenRefused
-from ..dialects.dialect import Dialect, JsonDialect
-from ..dialects.rtvi import RtviDialect
-from ..dialects.twilio import TwilioDialect
+from .entrances import ENTRANCES, path_of, query_of, session_id_of
 from .host import Reception
-from .http_routes import PIPECAT_PATH, TWILIO_PATH, Routes, path_of, query_of, refusal, session_id_of
+from .http_routes import Routes, refusal
 
-DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
 ONCE = ("Origin", "Host", "Upgrade", "Authorization")  # headers of which a second one could mean something else
 
 
@@ -45,10 +40,11 @@ class Handshake:
         origin = request.headers.get("Origin")
         if self._reception.is_draining:
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin), False
-        if path_of(request.path) == TWILIO_PATH:
-            return None, False  # its `start` names the session, so its token is judged only then
-        is_pipecat = path_of(request.path) == PIPECAT_PATH
-        token = token_in(request.headers) or (query_of(request.path, "token") or None if is_pipecat else None)
+        entrance = ENTRANCES[path_of(request.path)]
+        if entrance.answer is not None:
+            return None, False  # what names the session is still to come, so its token is judged only then
+        in_query = query_of(request.path, "token") if entrance.takes_token_in_query else ""
+        token = token_in(request.headers) or in_query or None
         if token is None or self._tokens.is_open:
             return None, False
         if self._reception.crowded(address) is not None:
@@ -58,17 +54,3 @@ class Handshake:
         except TokenRefused as error:
             return refusal(HTTPStatus.UNAUTHORIZED, str(error), origin), False
         return None, True
-
-
-def subprotocol_of(offered: Sequence[str]) -> str | None:
-    """The client's favourite subprotocol among ours, None if there is none. A token is never repeated."""
-    return next((name for name in offered if name in DIALECTS), None)
-
-
-def dialect_of(path: str, headers: Headers) -> Dialect:
-    """How a connection is spelled, by its path and subprotocols."""
-    if path_of(path) == PIPECAT_PATH:
-        return RtviDialect()
-    if path_of(path) == TWILIO_PATH:
-        return TwilioDialect()
-    return DIALECTS[subprotocol_of(subprotocols_in(headers)) or JsonDialect.subprotocol]()

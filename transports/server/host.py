@@ -21,14 +21,13 @@ from ..access.admission import TokenGate
 from ..access.limits import REFUSED, Limits
 from ..access.spent import SpentTokens
 from ..access.token_key import TokenKey
-from ..dialects.dialect import Dialect
 from ..dialects.protocol import CloseCode
-from ..dialects.twilio import TwilioDialect, answer
 from ..state.memory_store import MemoryStore
 from ..state.mirror import Mirror
 from ..state.redis_store import RedisStore
 from .client_socket import ClientGone, ClientSocket
 from .connection import Connection
+from .entrances import Arrival
 from .load_shaping import Turnstiles
 from .peers import Peers, exposition
 from .watchdog import Watchdog
@@ -140,9 +139,7 @@ class Reception:
         is_too_many = self._by_address[address] >= self._limits.connections_per_address
         return CloseCode.TOO_MANY if is_too_many else None
 
-    async def host(
-        self, socket: ClientSocket, *, session_id: str, address: str, dialect: Dialect, has_token: bool = False
-    ) -> None:
+    async def host(self, socket: ClientSocket, arrival: Arrival, *, address: str, has_token: bool = False) -> None:
         """Host one client's conversation to its end; close the socket at once if there is no room for it.
 
         `has_token`: its token was taken before; else its `hello` must bring one, where one is needed.
@@ -157,17 +154,18 @@ class Reception:
         self._places += 1
         self._by_address[address] += 1
         try:
-            await self._host(socket, session_id, dialect, has_token)
+            await self._host(socket, arrival, has_token)
         finally:
             self._places -= 1
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
 
-    async def _host(self, socket: ClientSocket, session_id: str, dialect: Dialect, has_token: bool) -> None:
-        if isinstance(dialect, TwilioDialect):
+    async def _host(self, socket: ClientSocket, arrival: Arrival, has_token: bool) -> None:
+        session_id = arrival.session_id
+        if arrival.answer is not None:
             try:
-                socket, session_id = await answer(socket, dialect, wait_s=self._limits.hello_s)
+                socket, session_id = await arrival.answer(socket, self._limits.hello_s)
             except ClientGone:
                 return
             except ProtocolError as error:
@@ -181,7 +179,7 @@ class Reception:
             build=self._build,
             limits=self._limits,
             lead_ms=self._lead_ms,
-            dialect=dialect,
+            dialect=arrival.dialect,
             tokens=None if has_token else self.tokens,
             next_token=self.tokens.next,
             on_admitted=self._take_over,

@@ -17,10 +17,10 @@ from ..access.limits import Limits
 from ..access.token_key import TokenKey
 from ..playout.ticker import shared_ticker
 from .client_socket import WebSocketsSocket
+from .entrances import arrival_of, subprotocol_of
 from .guarded import GuardedConnection
-from .handshake import Handshake, dialect_of, subprotocol_of
+from .handshake import Handshake
 from .host import Reception
-from .http_routes import session_id_of
 from .library_log import library_logger
 from .peers import Peers
 
@@ -160,9 +160,8 @@ class WebSocketServer:
         assert socket.request is not None
         await self._reception.host(
             WebSocketsSocket(socket),
-            session_id=session_id_of(socket.request.path),
+            arrival_of(socket.request.path, socket.request.headers),
             address=self._address_of(socket, socket.request),
-            dialect=dialect_of(socket.request.path, socket.request.headers),
             has_token=socket.has_token,
         )
 

@@ -21,9 +21,10 @@ from ....pipeline.conversation.store import StateStore
 from ....pipeline.session import Build
 from ...access.limits import Limits
 from ...access.token_key import TokenKey
-from ..handshake import Handshake, dialect_of, subprotocol_of
+from ..entrances import arrival_of, subprotocol_of
+from ..handshake import Handshake
 from ..host import Reception
-from ..http_routes import refusal, session_id_of
+from ..http_routes import refusal
 from .asgi_socket import AsgiSocket, Receive, Send
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -131,11 +132,7 @@ class AsgiApp:
         socket = AsgiSocket(receive, send, limits=self._limits)
         try:
             await self._reception.host(
-                socket,
-                session_id=session_id_of(request.path),
-                address=client,
-                dialect=dialect_of(request.path, request.headers),
-                has_token=has_token,
+                socket, arrival_of(request.path, request.headers), address=client, has_token=has_token
             )
         finally:
             socket.abort()
