@@ -19,9 +19,9 @@ from ...pipeline.conversation.store import LogLine
 from ...pipeline.errors import LeibnizError, ProtocolError
 from ...pipeline.session import Build, Session
 from ...pipeline.states import State
-from ..access.admission import TokenGate
 from ..access.flood import Flooded, FloodGuard
 from ..access.limits import REFUSED, Limits
+from ..access.token_gate import TokenGate
 from ..access.token_key import TokenRefused
 from ..dialects import protocol
 from ..dialects.dialect import Dialect, JsonDialect

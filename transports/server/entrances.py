@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, urlsplit
 
 from websockets.datastructures import Headers
 
-from ..access.admission import subprotocols_in
 from ..dialects.dialect import Dialect, JsonDialect
 from ..dialects.rtvi import RtviDialect
 from ..dialects.twilio import TwilioDialect
@@ -58,6 +57,11 @@ def arrival_of(target: str, headers: Headers) -> Arrival:
 def subprotocol_of(offered: Sequence[str]) -> str | None:
     """The client's favourite subprotocol among ours, None if there is none. A token is never repeated."""
     return next((name for name in offered if name in _BY_SUBPROTOCOL), None)
+
+
+def subprotocols_in(headers: Headers) -> list[str]:
+    """The subprotocols that a client offers, its favourite first."""
+    return [name.strip() for line in headers.get_all("Sec-WebSocket-Protocol") for name in line.split(",")]
 
 
 def path_of(target: str) -> str:

@@ -10,7 +10,7 @@ from websockets.http11 import Request
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
-from ..access.admission import Door
+from ..access.door import Door
 from ..access.flood import Bucket
 from ..access.limits import REFUSED, Limits
 from ..dialects.protocol import CloseCode

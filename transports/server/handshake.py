@@ -7,9 +7,10 @@ from http import HTTPStatus
 
 from websockets.http11 import Request, Response
 
-from ..access.admission import Origins, token_in
+from ..access.origins import Origins
+from ..access.token_gate import token_in
 from ..access.token_key import TokenRefused
-from .entrances import ENTRANCES, path_of, query_of, session_id_of
+from .entrances import ENTRANCES, path_of, query_of, session_id_of, subprotocols_in
 from .host import Reception
 from .http_routes import Routes, refusal
 
@@ -44,7 +45,8 @@ class Handshake:
         if entrance.answer is not None:
             return None, False  # what names the session is still to come, so its token is judged only then
         in_query = query_of(request.path, "token") if entrance.takes_token_in_query else ""
-        token = token_in(request.headers) or in_query or None
+        in_headers = token_in(request.headers.get("Authorization", ""), subprotocols_in(request.headers))
+        token = in_headers or in_query or None
         if token is None or self._tokens.is_open:
             return None, False
         if self._reception.crowded(address) is not None:

@@ -17,9 +17,8 @@ from prometheus_client import Counter, Gauge
 from ...pipeline.conversation.store import StateStore
 from ...pipeline.errors import ProtocolError
 from ...pipeline.session import Build
-from ..access.admission import TokenGate
 from ..access.limits import REFUSED, Limits
-from ..access.spent import SpentTokens
+from ..access.token_gate import SpentTokens, TokenGate
 from ..access.token_key import TokenKey
 from ..dialects.protocol import CloseCode
 from ..state.memory_store import MemoryStore

@@ -14,8 +14,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from ..access.admission import Origins
 from ..access.limits import REFUSED
+from ..access.origins import Origins
 from ..dialects.protocol import is_session_id
 from .entrances import ENTRANCES, session_id_of
 

@@ -12,7 +12,7 @@ from websockets.typing import Subprotocol
 from ...pipeline.conversation.store import StateStore
 from ...pipeline.errors import ConfigurationError
 from ...pipeline.session import Build
-from ..access.admission import Door
+from ..access.door import Door
 from ..access.limits import Limits
 from ..access.token_key import TokenKey
 from ..playout.ticker import shared_ticker

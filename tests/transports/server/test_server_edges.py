@@ -17,8 +17,9 @@ from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import RedisStore, WebSocketServer
-from leibniz_voice.transports.access.admission import Origins, TokenGate
 from leibniz_voice.transports.access.limits import Limits
+from leibniz_voice.transports.access.origins import Origins
+from leibniz_voice.transports.access.token_gate import TokenGate
 from leibniz_voice.transports.access.token_key import TokenKey
 from leibniz_voice.transports.dialects.rtvi import RtviDialect
 from leibniz_voice.transports.dialects.twilio import TwilioDialect
