@@ -1,10 +1,15 @@
-"""`GuardedConnection`: a connection of `websockets` that bounds what a client can make the process do at once."""
+"""`GuardedConnection`: a connection of `websockets` that bounds what a client can make the process do at once.
+
+What that library logs comes into our log only at DEBUG, without tracebacks, and never with a header or a message.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
+from loguru import logger
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.http11 import Request
 from websockets.protocol import Event, State
@@ -82,3 +87,19 @@ class GuardedConnection(ServerConnection):
             self.send_data()
             self.transport.pause_reading()  # or it would be read, and thrown away, as fast as it comes
             self.loop.call_later(LAST_WORDS_S, self.transport.abort)
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        logger.debug("websockets: {}{}", record.getMessage(), f" ({type(cause).__name__})" if cause else "")
+
+
+def library_logger() -> logging.Logger:
+    """A logger for the server. From INFO on: at DEBUG the library prints headers, tokens among them, and messages."""
+    quiet = logging.getLogger("leibniz.websockets")
+    if not quiet.handlers:
+        quiet.addHandler(_Forward())
+        quiet.propagate = False
+        quiet.setLevel(logging.INFO)
+    return quiet

@@ -18,10 +18,9 @@ from ..access.token_key import TokenKey
 from ..playout.ticker import shared_ticker
 from .client_socket import WebSocketsSocket
 from .entrances import arrival_of, subprotocol_of
-from .guarded import GuardedConnection
+from .guarded import GuardedConnection, library_logger
 from .handshake import Handshake
 from .host import Reception
-from .library_log import library_logger
 from .peers import Peers
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
