@@ -32,8 +32,8 @@ from ..playout.resampler import PIPELINE_RATE
 from ..playout.ticker import shared_ticker
 from ..state.mirror import Mirror, MirroredSession
 from .client_socket import ClientGone, ClientSocket
-from .load_shaping import Turnstiles
-from .send_queue import SocketWire
+from .load_shaping import LoadShaping
+from .send_queue import SendQueue
 
 HELLO_S = 0.2  # how long `ready` waits for a `hello` that is optional
 LOOK_S = 0.5  # how often silence and the session's time are looked at
@@ -48,7 +48,7 @@ class Connection:
     """Serves one client. `run` returns when the conversation is over and nothing of it is left.
 
     `tokens` is None for a client whose token was taken already; else its `hello` must bring one. `on_admitted` is
-    awaited before the conversation is touched. `turnstiles` space out what costs most.
+    awaited before the conversation is touched. `load_shaping` spaces out what costs most.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Connection:
         tokens: TokenGate | None = None,
         next_token: Callable[[str], str | None] = lambda session_id: None,
         on_admitted: Callable[[Connection], Awaitable[None]] | None = None,
-        turnstiles: Turnstiles | None = None,
+        load_shaping: LoadShaping | None = None,
     ) -> None:
         self.session_id = session_id
         self.is_resumed = False  # whether an earlier conversation goes on
@@ -77,8 +77,8 @@ class Connection:
         self._tokens = tokens
         self._next_token = next_token  # the token in `ready`
         self._on_admitted = on_admitted
-        self._turnstiles = turnstiles
-        self._wire = SocketWire(socket, send_s=self._limits.send_s)
+        self._load_shaping = load_shaping
+        self._wire = SendQueue(socket, send_s=self._limits.send_s)
         self._input = ClientInput()
         self._output = ClientOutput(wire=self._wire, dialect=self._dialect, lead_ms=lead_ms)
         self._guard = FloodGuard(limits=self._limits)  # refuses floods
@@ -107,8 +107,8 @@ class Connection:
             await self._until_reading(reading)
             if self._on_admitted is not None:
                 await self._on_admitted(self)
-            if self._turnstiles is not None:
-                await self._turnstiles.begin.pass_through()
+            if self._load_shaping is not None:
+                await self._load_shaping.begin.pass_through()
             record = await self._claim()
             session = Session(
                 self.session_id, input=self._input, output=self._output, record=record, resumed=self.is_resumed
@@ -294,8 +294,8 @@ class Connection:
         self._has_words = self._has_words or isinstance(message, protocol.SttFragment | protocol.Typed)
         if self._has_words and isinstance(message, protocol.VadEnd | protocol.Typed):
             since_s, self._turn_at, self._has_words = now - self._turn_at, now, False
-            if self._turnstiles is not None:
-                await self._turnstiles.pass_turn(since_s)
+            if self._load_shaping is not None:
+                await self._load_shaping.pass_turn(since_s)
 
     def _report(self, error: ProtocolError) -> None:
         """Tell the client of its mistake; of a flood, only now and then."""
@@ -356,8 +356,8 @@ class Connection:
             await self._wire.close()
             if session is not None:
                 session.on_over = None
-                if self._turnstiles is not None:
-                    await self._turnstiles.end.pass_through()
+                if self._load_shaping is not None:
+                    await self._load_shaping.end.pass_through()
                 await session.cancel()
             if self._mirrored is not None:
                 self._mirrored.close()

@@ -11,23 +11,25 @@ from ..access.origins import Origins
 from ..access.token_gate import token_in
 from ..access.token_key import TokenRefused
 from .entrances import ENTRANCES, path_of, query_of, session_id_of, subprotocols_in
-from .host import Reception
+from .host import ConversationHost
 from .http_routes import Routes, refusal
 
 ONCE = ("Origin", "Host", "Upgrade", "Authorization")  # headers of which a second one could mean something else
 
 
 class Handshake:
-    """Judges requests by path, origin and token, for one `Reception`. `trusts_host`: see `Origins`."""
+    """Judges requests by path, origin and token, for one `ConversationHost`. `trusts_host`: see `Origins`."""
 
-    def __init__(self, reception: Reception, *, origins: Sequence[str] = (), trusts_host: bool = True) -> None:
-        self._reception = reception
-        self._tokens = reception.tokens
+    def __init__(
+        self, conversations: ConversationHost, *, origins: Sequence[str] = (), trusts_host: bool = True
+    ) -> None:
+        self._conversations = conversations
+        self._tokens = conversations.tokens
         self._routes = Routes(
             origins=Origins(origins, trusts_host=trusts_host),
-            health=reception.whole_health,
-            metrics=reception.metrics,
-            unready=reception.unready,
+            health=conversations.whole_health,
+            metrics=conversations.metrics,
+            unready=conversations.unready,
         )
 
     async def answer(self, request: Request, address: str) -> tuple[Response | None, bool]:
@@ -39,7 +41,7 @@ class Handshake:
         if response is not None:
             return response, False
         origin = request.headers.get("Origin")
-        if self._reception.is_draining:
+        if self._conversations.is_draining:
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin), False
         entrance = ENTRANCES[path_of(request.path)]
         if entrance.answer is not None:
@@ -49,7 +51,7 @@ class Handshake:
         token = in_headers or in_query or None
         if token is None or self._tokens.is_open:
             return None, False
-        if self._reception.crowded(address) is not None:
+        if self._conversations.crowded(address) is not None:
             return None, False  # it is told so as soon as it is open, and its token is good for the next try
         try:
             await self._tokens.admit(token, session_id_of(request.path))

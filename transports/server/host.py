@@ -1,4 +1,4 @@
-"""`Reception`: all conversations of a process, whatever server their sockets belong to.
+"""`ConversationHost`: all conversations of a process, whatever server their sockets belong to.
 
 A client is let in within the limits, its session belongs to its newest connection, and at the end everybody may finish
 the turn and is told to reconnect.
@@ -27,7 +27,7 @@ from ..state.redis_store import RedisStore
 from .client_socket import ClientGone, ClientSocket
 from .connection import Connection
 from .entrances import Arrival
-from .load_shaping import Turnstiles
+from .load_shaping import LoadShaping
 from .peers import Peers, exposition
 from .watchdog import Watchdog
 
@@ -36,7 +36,7 @@ CONNECTIONS = Counter("leibniz_connections", "Conversations begun", ["kind"])
 UPTIME = Gauge("leibniz_uptime_seconds", "Since the server was made")
 
 
-class Reception:
+class ConversationHost:
     """Hosts conversations between `start` and `stop`. `key`: tokens are asked for; `peers`: the other workers."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Reception:
         self._peers = peers  # the other workers; None for a single process
         self._places = 0  # WebSockets, those included whose call is not answered yet
         self._by_address: Counts[str] = Counts()  # of each address
-        self._turnstiles = Turnstiles()  # space out beginnings, turns and ends
+        self._load_shaping = LoadShaping()  # space out beginnings, turns and ends
         self._running: set[Connection] = set()  # every connection, from its handshake to its end
         self._connections: dict[str, Connection] = {}  # session id -> its one connection
         self._watchdog = Watchdog()  # says what blocks the loop
@@ -182,7 +182,7 @@ class Reception:
             tokens=None if has_token else self.tokens,
             next_token=self.tokens.next,
             on_admitted=self._take_over,
-            turnstiles=self._turnstiles,
+            load_shaping=self._load_shaping,
         )
         self._running.add(connection)
         SESSIONS.inc()

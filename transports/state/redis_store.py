@@ -23,8 +23,8 @@ from ...pipeline.conversation.store import (
     LOG_LENGTH,
     TTL_S,
     Claim,
-    Outcome,
     Write,
+    WriteOutcome,
     WriteResult,
     damaged_key,
     log_key,
@@ -33,10 +33,12 @@ from ...pipeline.conversation.store import (
 )
 from ...pipeline.engine import outside
 from ...pipeline.errors import StoreError
-from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
+from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, LuaScript
 from .redis_url import close, connect, without_password
 
-_VERDICTS = {outcome.value.encode(): outcome for outcome in (Outcome.STORED, Outcome.STALE, Outcome.FENCED)}
+_VERDICTS = {
+    outcome.value.encode(): outcome for outcome in (WriteOutcome.STORED, WriteOutcome.STALE, WriteOutcome.FENCED)
+}
 _BOOKKEEPING = frozenset({"owner", "epoch", "sequence", "logged"})
 _ASKED_AT_ONCE = 8
 PING_S = 1.0  # a sign of life that is younger is not asked for again
@@ -191,7 +193,7 @@ class RedisStore:
         args = (owner, epoch, self._ttl_ms, self._damaged_ttl_ms, *_new_session())
         await self._call(QUARANTINE, (session_key(session_id), aside), args)
 
-    async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _call(self, script: LuaScript, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
             return await self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
@@ -221,12 +223,12 @@ class RedisStore:
 
     async def _judge(self, write: Write, reply: Any) -> WriteResult:
         if isinstance(reply, Exception):
-            return WriteResult(write.session_id, Outcome.FAILED, str(reply))
+            return WriteResult(write.session_id, WriteOutcome.FAILED, str(reply))
         if isinstance(reply, list) and reply[:1] == [b"claimed"]:
             fields, _, damage = _read(b"", reply[1:])
             if damage:
                 await self._quarantine(write.session_id, write.owner, write.epoch, damage)
-            return WriteResult(write.session_id, Outcome.CLAIMED, damage, fields)
+            return WriteResult(write.session_id, WriteOutcome.CLAIMED, damage, fields)
         outcome = _VERDICTS.get(reply) if isinstance(reply, bytes) else None
         if outcome is None:
             raise StoreError(f"{self.describe()}: write answered {reply!r:.60}")

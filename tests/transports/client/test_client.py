@@ -15,7 +15,7 @@ from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client.client import WebSocketClient
 from leibniz_voice.transports.client.opening import ConnectionFailed, address_of
-from leibniz_voice.transports.client.playback import Microphone, Playback
+from leibniz_voice.transports.client.playback import PaperMicrophone, Playback
 
 CHUNK = b"\x00\x10" * 320  # 20 ms at 16 kHz, loud enough to be told from silence
 READY = {"type": "ready", "v": 1, "session_id": "x", "sample_rate": 16000, "out_sample_rate": 16000, "resumed": False}
@@ -107,7 +107,7 @@ def test_the_position_of_a_reply_does_not_count_the_tail_of_the_one_before():
 
 
 def test_what_the_microphone_skipped_was_silence():
-    microphone = Microphone(chunk=320)
+    microphone = PaperMicrophone(chunk=320)
     microphone.push(CHUNK + CHUNK[:100])
     assert microphone.take(0) == CHUNK
     last = microphone.take(4)

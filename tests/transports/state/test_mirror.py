@@ -16,7 +16,7 @@ from redis import Redis
 
 from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
-from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, Write, WriteResult
+from leibniz_voice.pipeline.conversation.store import LogLine, Write, WriteOutcome, WriteResult
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
 from leibniz_voice.transports.state.memory_store import MemoryStore
@@ -50,7 +50,7 @@ class ScriptedStore(MemoryStore):
         if fault is not None:
             passed = [write for write in batch if write.session_id not in fault]
             stored = {result.session_id: result for result in await super().write(passed)}
-            return [stored.get(w.session_id, WriteResult(w.session_id, Outcome.FAILED, "OOM")) for w in batch]
+            return [stored.get(w.session_id, WriteResult(w.session_id, WriteOutcome.FAILED, "OOM")) for w in batch]
         return await super().write(batch)
 
 

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
-from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, StateStore, Write
+from leibniz_voice.pipeline.conversation.store import LogLine, StateStore, Write, WriteOutcome
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.transports.state.embedded_redis import find_server
 from leibniz_voice.transports.state.memory_store import MemoryStore
@@ -121,8 +121,8 @@ def test_an_older_owner_is_refused(any_store):
         return refused, stored, await any_store.claim("s", "c")
 
     refused, stored, third = run(any_store, body)
-    assert outcomes(refused) == [Outcome.FENCED, Outcome.STORED]
-    assert outcomes(stored) == [Outcome.STORED]
+    assert outcomes(refused) == [WriteOutcome.FENCED, WriteOutcome.STORED]
+    assert outcomes(stored) == [WriteOutcome.STORED]
     assert third.fields.state == "listening"
 
 
@@ -135,7 +135,7 @@ def test_two_owners_with_one_epoch_are_told_apart(any_store):
         return await any_store.write([twin]), await any_store.claim("s", "c")
 
     result, after = run(any_store, body)
-    assert outcomes(result) == [Outcome.FENCED]
+    assert outcomes(result) == [WriteOutcome.FENCED]
     assert after.fields.state == "idle"
 
 
@@ -149,7 +149,11 @@ def test_an_older_sequence_number_is_refused(any_store):
         return results, await any_store.claim("s", "b")
 
     results, after = run(any_store, body)
-    assert [outcomes(result) for result in results] == [[Outcome.STORED], [Outcome.STALE], [Outcome.STORED]]
+    assert [outcomes(result) for result in results] == [
+        [WriteOutcome.STORED],
+        [WriteOutcome.STALE],
+        [WriteOutcome.STORED],
+    ]
     assert after.fields.state == "speaking"
 
 
@@ -167,9 +171,9 @@ def test_a_lost_claim_is_made_again_by_the_next_write(real_redis, redis):
         return zombie, taken, await store.write([a_write(old, 3)])
 
     zombie, taken, late = run(store, body)
-    assert outcomes(zombie) == [Outcome.STORED]  # nobody there knows better
-    assert outcomes(taken) == [Outcome.STORED]
-    assert outcomes(late) == [Outcome.FENCED]
+    assert outcomes(zombie) == [WriteOutcome.STORED]  # nobody there knows better
+    assert outcomes(taken) == [WriteOutcome.STORED]
+    assert outcomes(late) == [WriteOutcome.FENCED]
     assert redis.hget("session:s", "state") == "speaking"
 
 
@@ -190,8 +194,8 @@ def test_an_epoch_is_not_handed_out_twice_after_a_lost_claim(real_redis, redis):
 
     lost, new, (stored, refused) = asyncio.run(body())
     assert new > lost
-    assert outcomes(stored) == [Outcome.STORED]
-    assert outcomes(refused) == [Outcome.FENCED]
+    assert outcomes(stored) == [WriteOutcome.STORED]
+    assert outcomes(refused) == [WriteOutcome.FENCED]
 
 
 def test_a_session_that_was_never_claimed_there_is_written(any_store):
@@ -203,8 +207,8 @@ def test_a_session_that_was_never_claimed_there_is_written(any_store):
         return await any_store.write([write]), await any_store.write([a_write(old, 2)])
 
     taken, old = run(any_store, body)
-    assert outcomes(taken) == [Outcome.STORED]
-    assert outcomes(old) == [Outcome.FENCED]
+    assert outcomes(taken) == [WriteOutcome.STORED]
+    assert outcomes(old) == [WriteOutcome.FENCED]
 
 
 def test_a_claim_found_late_by_a_frozen_server_takes_nothing(real_redis, redis):
@@ -252,7 +256,7 @@ def test_a_damaged_hash_is_put_aside_and_the_session_starts_anew(real_redis, red
     claim, result = run(store, body)
     assert not claim.resumed
     assert claim.last_turn_id > 1e12  # nobody knows which turn ids it had used, and with them idempotency keys
-    assert outcomes(result) == [Outcome.STORED]
+    assert outcomes(result) == [WriteOutcome.STORED]
     (aside,) = redis.keys("{session:s}:damaged:*")
     assert 86_000 < redis.ttl(aside) <= 86_400
     assert redis.hget("session:s", "state") == "thinking"
@@ -271,7 +275,7 @@ def test_scripts_forgotten_by_the_server_are_sent_again(real_redis, redis):
         return results, await store.claim("s", "b")
 
     results, claim = run(store, body)
-    assert outcomes(results) == [Outcome.STORED]
+    assert outcomes(results) == [WriteOutcome.STORED]
     assert claim.resumed
 
 
@@ -285,7 +289,7 @@ def test_one_bad_key_fails_alone(real_redis, redis):
         return await store.write([a_write(claim) for claim in claims])
 
     results = run(store, body)
-    assert outcomes(results) == [Outcome.STORED, Outcome.FAILED, Outcome.STORED]
+    assert outcomes(results) == [WriteOutcome.STORED, WriteOutcome.FAILED, WriteOutcome.STORED]
     assert "WRONGTYPE" in results[1].detail
 
 
@@ -301,7 +305,7 @@ def test_out_of_memory_is_a_failed_write_not_a_dead_store(real_redis, redis):
         finally:
             redis.config_set("maxmemory", "0")
 
-    assert outcomes(run(store, body)) == [Outcome.FAILED]
+    assert outcomes(run(store, body)) == [WriteOutcome.FAILED]
 
 
 def test_the_transition_log_holds_each_line_once(any_store, redis):
@@ -430,10 +434,10 @@ def test_a_first_write_claims_and_tells_what_it_found(real_redis, redis, kept, f
 
     (claimed, again), late = run(store, body)
     if kept is None:
-        assert claimed.outcome is Outcome.STORED
+        assert claimed.outcome is WriteOutcome.STORED
     else:
-        assert claimed.outcome is Outcome.CLAIMED
+        assert claimed.outcome is WriteOutcome.CLAIMED
         assert (claimed.found.turn_id if claimed.found else None) == found
-        assert again.outcome is Outcome.CLAIMED  # the first answer may have been lost, too
-    assert outcomes(late) == [Outcome.FENCED]
+        assert again.outcome is WriteOutcome.CLAIMED  # the first answer may have been lost, too
+    assert outcomes(late) == [WriteOutcome.FENCED]
     assert len(redis.keys("{session:s}:damaged:*")) == (found is None)
