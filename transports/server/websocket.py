@@ -119,11 +119,6 @@ class WebSocketServer:
         await server.wait_closed()
         await self._conversations.stop()
 
-    async def serve_forever(self) -> None:
-        """Return when the server is stopped."""
-        if self._server is not None:
-            await self._server.wait_closed()
-
     @property
     def port(self) -> int:
         """The port that is listened on."""
