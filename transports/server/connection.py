@@ -11,6 +11,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from traceback import format_exception
 
 from loguru import logger
 
@@ -365,6 +366,11 @@ class Connection:
                 await asyncio.wait({self._closing})
             else:
                 await self._socket.close(CloseCode.END, "")
+            if (failure := self._socket.failure) is not None:
+                self._reason = "connection failed"
+                # Formatted here: the logger's own tracebacks can show local variables, and those hold what users said.
+                why = "".join(format_exception(failure))
+                logger.error("session {}: its connection failed: {}", self.session_id, why)
             logger.info("{} disconnected ({})", self.session_id, self._reason)
         finally:
             self._done.set()

@@ -18,6 +18,11 @@ class AnsweredCall:
         self._socket = socket
         self._start: str | bytes | None = start  # None once it was received again
 
+    @property
+    def failure(self) -> Exception | None:
+        """See `ClientSocket.failure`."""
+        return self._socket.failure
+
     async def receive(self) -> str | bytes:
         """See `ClientSocket.receive`."""
         start, self._start = self._start, None
