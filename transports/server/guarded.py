@@ -1,16 +1,19 @@
 """`GuardedConnection`: a connection of `websockets` that bounds what a client can make the process do at once.
 
-What that library logs comes into our log only at DEBUG, without tracebacks, and never with a header or a message.
+What that library logs comes into our log at DEBUG, without tracebacks, and never with a header or a message: it is
+about clients. Only a fault of our own, which the library catches too, is an error there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from traceback import format_exception
 from typing import Any
 
 from loguru import logger
 from websockets.asyncio.server import Server, ServerConnection
+from websockets.exceptions import WebSocketException
 from websockets.http11 import Request
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
@@ -89,10 +92,19 @@ class GuardedConnection(ServerConnection):
             self.loop.call_later(LAST_WORDS_S, self.transport.abort)
 
 
+# What the library says when a callback of ours has raised. "unexpected internal error" is its own, and some clients
+# bring it about.
+_OURS = ("process_request failed", "connection handler failed")
+
+
 class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         cause = record.exc_info[1] if record.exc_info else None
-        logger.debug("websockets: {}{}", record.getMessage(), f" ({type(cause).__name__})" if cause else "")
+        if record.msg in _OURS and cause is not None and not isinstance(cause, WebSocketException | OSError | EOFError):
+            why = "".join(format_exception(cause))  # without the values of variables
+            logger.error("websockets: {}: {}", record.getMessage(), why)
+        else:
+            logger.debug("websockets: {}{}", record.getMessage(), f" ({type(cause).__name__})" if cause else "")
 
 
 def library_logger() -> logging.Logger:

@@ -6,12 +6,10 @@ import asyncio
 import base64
 import json
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from loguru import logger
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
@@ -31,15 +29,6 @@ CALL = (  # a telephone call, and a second of silence in it
 
 class WebSocketDisconnect(Exception):
     """Starlette's, which is no `OSError`."""
-
-
-@pytest.fixture
-def troubles() -> Iterator[list[str]]:
-    """What is logged from WARNING on."""
-    lines: list[str] = []
-    sink = logger.add(lambda line: lines.append(line.record["message"]), level="WARNING")
-    yield lines
-    logger.remove(sink)
 
 
 class AsgiServer:
