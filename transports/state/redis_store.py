@@ -11,11 +11,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from traceback import format_exception
 from typing import Any, Protocol
 
 from loguru import logger
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ...pipeline.conversation.snapshot import ConversationFields, DamagedSnapshot, parse
 from ...pipeline.conversation.store import (
@@ -107,10 +108,13 @@ class RedisStore:
     async def close(self) -> None:
         """See `StateStore.close`."""
         self.healthy = False
-        # A peer that is gone may make closing fail; there is nothing left to lose.
-        with suppress(Exception):
+        try:
             async with asyncio.timeout(self._timeout_s):
                 await close(self._client)
+        except (OSError, RedisError) as error:  # a peer that is gone; there is nothing left to lose
+            logger.debug("{} could not be closed: {!r}", self.describe(), error)
+        except Exception as error:  # what else is stopped, the server below and the caller's, must not wait for it
+            logger.error("{} could not be closed: {}", self.describe(), "".join(format_exception(error)))
         if self._server is not None:
             await self._server.stop()
 

@@ -8,7 +8,9 @@ import signal
 import time
 
 import pytest
+from loguru import logger
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import LogLine, StateStore, Write, WriteOutcome
@@ -441,3 +443,33 @@ def test_a_first_write_claims_and_tells_what_it_found(real_redis, redis, kept, f
         assert again.outcome is WriteOutcome.CLAIMED  # the first answer may have been lost, too
     assert outcomes(late) == [WriteOutcome.FENCED]
     assert len(redis.keys("{session:s}:damaged:*")) == (found is None)
+
+
+class OurServer:
+    """A server that the store starts and stops."""
+
+    def __init__(self):
+        self.stopped = 0
+
+    async def start(self): ...
+
+    async def stop(self):
+        self.stopped += 1
+
+
+@pytest.mark.parametrize(
+    ("error", "levels"),
+    [(ConnectionResetError("gone"), []), (TimeoutError(), []), (AttributeError("no such name"), ["ERROR"])],
+    ids=["a peer that is gone", "one that is frozen", "a fault"],
+)
+def test_only_a_fault_in_closing_is_an_error_and_the_server_stops_in_any_case(monkeypatch, error, levels):
+    async def fails(self):
+        raise error
+
+    monkeypatch.setattr(AsyncRedis, "aclose", fails)
+    lines, server = [], OurServer()
+    sink = logger.add(lines.append, level="WARNING")
+    asyncio.run(RedisStore("redis://127.0.0.1:6379", server=server).close())
+    logger.remove(sink)
+    assert [line.record["level"].name for line in lines] == levels
+    assert server.stopped == 1
