@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,15 @@ from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.transports import MemoryStore, WebSocketServer
 from leibniz_voice.transports.server.peers import Peers, ask, socket_of
 from tests.support import ROOT
+from tests.support.troubles import logged_troubles
 
 ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
+
+
+@pytest.fixture
+def troubles() -> Iterator[list[str]]:
+    with logged_troubles() as lines:
+        yield lines
 
 
 class NamelessStore(MemoryStore):

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.transports import AsgiApp
 from tests.support import ROOT
+from tests.support.troubles import logged_troubles
 
 from ....support.asgi_serving import joined, listening, until
 
@@ -25,6 +27,12 @@ CALL = (  # a telephone call, and a second of silence in it
     json.dumps({"event": "start", "start": {"callSid": "CA1", "mediaFormat": FORMAT}}),
     json.dumps({"event": "media", "media": {"payload": base64.b64encode(b"\xff" * 8000).decode()}}),
 )
+
+
+@pytest.fixture
+def troubles() -> Iterator[list[str]]:
+    with logged_troubles() as lines:
+        yield lines
 
 
 class WebSocketDisconnect(Exception):

@@ -1,15 +1,15 @@
-"""What the tests of the servers share."""
+"""What is logged as a trouble while a test runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
 from loguru import logger
 
 
-@pytest.fixture
-def troubles() -> Iterator[list[str]]:
+@contextmanager
+def logged_troubles() -> Iterator[list[str]]:
     """What is logged from WARNING on; not that the loop is blocked, which a busy machine brings about."""
     lines: list[str] = []
     sink = logger.add(
@@ -17,5 +17,7 @@ def troubles() -> Iterator[list[str]]:
         level="WARNING",
         filter=lambda record: "loop is blocked" not in record["message"],
     )
-    yield lines
-    logger.remove(sink)
+    try:
+        yield lines
+    finally:
+        logger.remove(sink)
