@@ -32,7 +32,7 @@ from ...pipeline.pipeline import Pipeline
 from ...pipeline.session import Build, Session
 from ...processors.vad import SileroVAD
 from ...transports.dialects.dialect import Dialect
-from ...transports.playout.endpoints import ClientOutput
+from ...transports.playout.output import ClientOutput
 from ...transports.playout.ticker import Ticker
 from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import RecordedModel

@@ -17,7 +17,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from ...pipeline.engine.parallel import Parallel
 from ...pipeline.engine.processor import Processor
 from ...pipeline.frames import ReplyInterruptedFrame, ReplyPlayedFrame, TurnContextFrame
-from ...transports.playout.endpoints import ClientOutput
+from ...transports.playout.output import ClientOutput
 from ..recording.recorded_ticks import ReplayedTicker
 from ..recording.recording import Recording, as_int
 

@@ -25,7 +25,7 @@ from pipecat.frames.frames import Frame, InterimTranscriptionFrame, Transcriptio
 from ...lab.recording.recorder import Tape
 from ...transports.dialects import protocol
 from ...transports.memory import MemoryTransport
-from ...transports.playout.endpoints import PIPELINE_RATE
+from ...transports.playout.resampler import PIPELINE_RATE
 from ..conversation.conversation_record import ConversationRecord
 from ..conversation.snapshot import ConversationFields
 from ..pipeline import Pipeline

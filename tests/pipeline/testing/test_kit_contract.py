@@ -59,7 +59,8 @@ from leibniz_voice.processors import (
     TurnAggregator,
 )
 from leibniz_voice.transports.memory import MemoryWire
-from leibniz_voice.transports.playout.endpoints import ClientInput, ClientOutput
+from leibniz_voice.transports.playout.input import ClientInput
+from leibniz_voice.transports.playout.output import ClientOutput
 
 DOWN = FrameDirection.DOWNSTREAM
 SLOW = Script(Step(delay_s=0.1, each_s=0.01))
