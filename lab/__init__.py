@@ -6,15 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .recording.events import Event, Move, RecordingError, Turn
     from .recording.recorder import Tape
-    from .recording.recording import Event, Move, Recording, RecordingError, Turn
+    from .recording.recording import Recording
     from .replay.measures import Measures, measures_of
 
 __all__ = ["Event", "Measures", "Move", "Recording", "RecordingError", "Tape", "Turn", "measures_of"]
 
 # Imported when asked for: a server that records needs nothing of what replays and measures.
 _HOMES = {
-    **dict.fromkeys(("Event", "Move", "Recording", "RecordingError", "Turn"), "recording.recording"),
+    **dict.fromkeys(("Event", "Move", "RecordingError", "Turn"), "recording.events"),
+    "Recording": "recording.recording",
     "Tape": "recording.recorder",
     **dict.fromkeys(("Measures", "measures_of"), "replay.measures"),
 }

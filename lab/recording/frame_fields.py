@@ -14,7 +14,7 @@ from pipecat.frames.frames import Frame, LLMContextFrame, TranscriptionFrame
 
 from ...pipeline import frames as leibniz_frames
 from ...pipeline.services import IntentResult, Passage, RetrievalResult
-from .recording import Event, RecordingError
+from .events import Event, RecordingError
 
 _BOOKKEEPING = frozenset(field.name for field in dataclasses.fields(Frame))
 _AUDIO = frozenset({"audio", "num_frames", "num_channels", "sample_rate"})  # told by rate, samples and pcm

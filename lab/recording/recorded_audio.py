@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from .recording import CLIENT, WIRE, Event, Recording, RecordingError
+from .events import CLIENT, WIRE, Event, RecordingError
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 MAX_S = 4 * 3600.0  # of one voice
 

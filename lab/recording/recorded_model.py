@@ -10,7 +10,7 @@ import numpy as np
 
 from ...processors.embedded.silero.batching import SpeechModel, SpeechStream
 from ...processors.embedded.silero.network import CHUNK_SAMPLES, Chunk
-from .recording import Event
+from .events import Event
 
 Note = Callable[[str, float, float], None]  # processor, probability, level of the chunk in dB below full scale
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ...transports.playout.ticker import PERIOD_S, Tick
-from .recording import Event
+from .events import Event
 
 
 class Ticks(Protocol):

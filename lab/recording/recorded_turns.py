@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...pipeline.conversation.waterfall import INSTANTS
-from .recording import Event, Move, Turn, as_int
+from .events import Event, Move, Turn, as_int
 
 _STALE = ("user_silent", "vad_end", "transcript")  # may be of a cough before, over the bot
 _FRESH_S = 5.0  # such an instant is of the turn that is committed so soon after it

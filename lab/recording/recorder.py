@@ -34,11 +34,12 @@ from ...processors.vad import SileroVAD
 from ...transports.dialects.dialect import Dialect
 from ...transports.playout.endpoints import ClientOutput
 from ...transports.playout.ticker import Ticker
+from .events import MAX_SAMPLES, WIRE, Event
 from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import RecordedModel
 from .recorded_ticks import WatchedTicker
 from .recorder_names import names_of
-from .recording import MAX_SAMPLES, WIRE, Event, Recording
+from .recording import Recording
 from .settings import settings_of
 
 SKIPPED = (StartFrame, StopFrame, EndFrame, CancelFrame, HeartbeatFrame, MetricsFrame)  # of no conversation's content

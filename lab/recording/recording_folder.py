@@ -21,8 +21,9 @@ from loguru import logger
 
 from ...pipeline.errors import ConfigurationError
 from ...pipeline.session import Build
+from .events import Event
 from .recorder import packed, recorded
-from .recording import Event, Recording
+from .recording import Recording
 from .recording_file import MAX_EVENTS, SUFFIX, end_line, event_line, header_line
 
 MAX_WAITING = 16_384  # events of all conversations; some seconds of 50 of them

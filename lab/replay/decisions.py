@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..recording.recording import Event, Recording
+from ..recording.events import Event
+from ..recording.recording import Recording
 
 DECISIONS = {  # kind of event -> the fields that are decided
     "VADUserStartedSpeakingFrame": (),

@@ -27,8 +27,9 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from ...pipeline.listening.backchannel import is_backchannel
-from ..drawing.timeline import spans_of
-from ..recording.recording import CLIENT, WIRE, Event, Recording
+from ..recording.events import CLIENT, WIRE, Event
+from ..recording.recording import Recording
+from ..recording.spans import spans_of
 
 NO_YIELD_S = 2.0  # an interruption after which the bot speaks on for longer was not yielded to
 PASSED_S = 1.0  # what is to be passed over must not stop the bot within this

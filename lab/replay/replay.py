@@ -34,11 +34,12 @@ from ...pipeline.session import Build, Session
 from ...pipeline.testing.clock import run_virtual
 from ...processors import EmbeddedSTT, EmbeddedTTS, SileroVAD, SmartTurn
 from ...transports.memory import MemoryTransport
+from ..recording.events import Event, RecordingError
 from ..recording.frame_fields import answer_of, frame_of
 from ..recording.recorded_model import ReplayedModel
 from ..recording.recorder import Tape
 from ..recording.recorder_names import names_of
-from ..recording.recording import Event, Recording, RecordingError
+from ..recording.recording import Recording
 from ..recording.settings import changed
 from .lateness import Lateness
 from .stand_ins import RecordedEars, RecordedLLM, RecordedVoice, answers_of, replies_of

@@ -35,8 +35,8 @@ from ...pipeline.engine.consumes import consumes
 from ...pipeline.engine.processor import Processor
 from ...pipeline.engine.stages import Stage
 from ...pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame, SecondVoiceFrame
+from ..recording.events import Event, as_int
 from ..recording.frame_fields import frame_of
-from ..recording.recording import Event, as_int
 
 WORD_S = 0.36  # a spoken word of a reply that was never recorded: 165 a minute
 RATE = 16_000

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ...lab.recording.events import Event, Move, RecordingError, Turn
 from ...lab.recording.recorder import Tape
-from ...lab.recording.recording import Event, Move, Recording, RecordingError, Turn
+from ...lab.recording.recording import Recording
 from ...transports.memory import MemoryTransport
 from .bench import Bench
 from .call import AsyncCall, Call, CallError, run_offline

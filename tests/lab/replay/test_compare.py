@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from leibniz_voice.bots.cli.main import main
-from leibniz_voice.lab.drawing.timeline import spans_of
+from leibniz_voice.lab.recording.spans import spans_of
 from leibniz_voice.lab.replay.compare import failing, table
 from leibniz_voice.lab.replay.condition import Condition
 from leibniz_voice.pipeline.errors import ConfigurationError
