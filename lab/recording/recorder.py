@@ -38,9 +38,8 @@ from .events import MAX_SAMPLES, WIRE, Event
 from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import RecordedModel
 from .recorded_ticks import WatchedTicker
-from .recorder_names import names_of
 from .recording import Recording
-from .settings import settings_of
+from .settings import names_of, settings_of
 
 SKIPPED = (StartFrame, StopFrame, EndFrame, CancelFrame, HeartbeatFrame, MetricsFrame)  # of no conversation's content
 REMEMBERED = 4096  # frame ids; past it a frame that was held meanwhile would be noted twice

@@ -38,9 +38,8 @@ from ..recording.events import Event, RecordingError
 from ..recording.frame_fields import answer_of, frame_of
 from ..recording.recorded_model import ReplayedModel
 from ..recording.recorder import Tape
-from ..recording.recorder_names import names_of
 from ..recording.recording import Recording
-from ..recording.settings import changed
+from ..recording.settings import changed, names_of
 from .lateness import Lateness
 from .stand_ins import RecordedEars, RecordedLLM, RecordedVoice, answers_of, replies_of
 
