@@ -11,9 +11,8 @@ turn 1  you  where is my order
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ..recording.events import Move
 from ..recording.recording import Recording
 from ..recording.spans import state_spans, voice_of
 
@@ -27,21 +26,35 @@ STEPS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
 def timeline(recording: Recording, *, width: int = 100, plain: bool = False) -> str:
     """Draw it in `width` columns; `plain`: in ASCII."""
     columns, length_s = max(20, width - 8), max(recording.length_s, 0.1)
-    bars = PLAIN_BARS if plain else BARS
-
-    def wave(direction: str) -> str:
-        values = voice_of(recording, direction, columns, length_s)
-        return "".join(bars[round(value * (len(bars) - 1))] for value in values)
-
-    rows = {
-        "time": _axis(columns, length_s),
-        "user": wave("to_bot"),
-        "state": _states(recording.moves, columns, length_s, plain=plain),
-        "bot": wave("to_user"),
-        "marks": _marks(recording, columns, length_s, PLAIN_MARKS if plain else MARKS),
-    }
-    lines = [f"{name:<7} {row}".rstrip() for name, row in rows.items() if row.strip()]
+    user, bot = (voice_of(recording, direction, columns, length_s) for direction in ("to_bot", "to_user"))
+    drawn = rows(user, bot, state_spans(recording.moves, length_s), length_s, plain=plain)
+    drawn["marks"] = _marks(recording, columns, length_s, PLAIN_MARKS if plain else MARKS)
+    lines = [f"{name:<7} {row}".rstrip() for name, row in drawn.items() if row.strip()]
     return "\n".join([*lines, *_words(recording)])
+
+
+def rows(
+    user: Sequence[float],
+    bot: Sequence[float],
+    states: Sequence[tuple[float, float, str]],
+    length_s: float,
+    *,
+    plain: bool = False,
+) -> dict[str, str]:
+    """Return the rows `time`, `user`, `state` and `bot`: a letter for each value of the voices, which are 0 to 1."""
+    columns = len(user)
+    return {
+        "time": _axis(columns, length_s),
+        "user": bars(user, plain=plain),
+        "state": _states(states, columns, length_s, plain=plain),
+        "bot": bars(bot, plain=plain),
+    }
+
+
+def bars(values: Iterable[float], *, plain: bool = False) -> str:
+    """Draw values from 0 to 1, a letter each."""
+    letters = PLAIN_BARS if plain else BARS
+    return "".join(letters[round(value * (len(letters) - 1))] for value in values)
 
 
 def _axis(columns: int, length_s: float) -> str:
@@ -55,10 +68,9 @@ def _axis(columns: int, length_s: float) -> str:
     return "".join(row[:columns])
 
 
-def _states(moves: Sequence[Move], columns: int, length_s: float, *, plain: bool) -> str:
-    spans = state_spans(moves, length_s)
+def _states(states: Sequence[tuple[float, float, str]], columns: int, length_s: float, *, plain: bool) -> str:
     row = ""
-    for start_s, end_s, name in spans:
+    for start_s, end_s, name in states:
         start, end = (min(columns, int(at_s / length_s * columns)) for at_s in (start_s, end_s))
         if end > start:
             fill = "." if name == "idle" else "-" if plain else "─"

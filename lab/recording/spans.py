@@ -12,7 +12,7 @@ from .recording import Recording
 
 RATE = 16_000
 _SPAN_S, _LOUD = 0.04, 0.25  # pieces that are loud above -40 dB
-FLOOR_DB, RANGE_DB = 50, 42  # -50 dB is nothing, -8 dB is full
+FLOOR_DB, FULL_DB = -50, -8  # drawn as nothing, and in full
 
 
 def voice_of(recording: Recording, direction: str, n: int, length_s: float) -> list[float]:
@@ -66,20 +66,27 @@ def _merged(spans: Sequence[tuple[float, float]], *, gap_s: float) -> list[tuple
     return merged
 
 
-def loudness(pcm: bytes | bytearray, n: int, length_s: float, *, rate: int = RATE) -> list[float]:
-    """Return `n` values from 0 (silent) to 1 (loud speech) that cover `length_s` seconds of PCM16 mono."""
+def loudness(
+    pcm: bytes | bytearray, n: int, length_s: float, *, rate: int = RATE, full_db: float = FULL_DB
+) -> list[float]:
+    """Return `n` values from 0 (silent) to 1 (`full_db` and louder) that cover `length_s` seconds of PCM16 mono."""
     samples = np.frombuffer(bytes(pcm), np.int16).astype(np.float32) / 2**15
     edges = (np.linspace(0, length_s, n + 1) * rate).astype(int)
     values = []
     for start, end in pairwise(edges):
         part = samples[start:end]
         level_db = 20 * np.log10(np.sqrt(np.mean(part**2)) + 1e-6) if len(part) else -120.0
-        values.append(float(np.clip((level_db + FLOOR_DB) / RANGE_DB, 0, 1)))
+        values.append(float(np.clip((level_db - FLOOR_DB) / (full_db - FLOOR_DB), 0, 1)))
     return values
 
 
 def state_spans(moves: Sequence[Move], length_s: float) -> list[tuple[float, float, str]]:
     """(from, to, state) of the whole recording."""
     first = moves[0].previous if moves else "idle"
-    changes = [(0.0, first), *((move.at, move.state) for move in moves)]
+    return stretches([(0.0, first), *((move.at, move.state) for move in moves)], length_s)
+
+
+def stretches(told: Sequence[tuple[float, str]], length_s: float) -> list[tuple[float, float, str]]:
+    """(from, to, state), from what was told at which time; where it is told again, the state goes on."""
+    changes = [each for at, each in enumerate(told) if not at or told[at - 1][1] != each[1]]
     return [(at, end, state) for (at, state), (end, _) in zip(changes, [*changes[1:], (length_s, "")], strict=True)]
