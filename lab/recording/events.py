@@ -21,7 +21,7 @@ class RecordingError(LeibnizError, ValueError):
     """A recording cannot be read, or does not hold what is asked of it; the message says why."""
 
 
-class Event(NamedTuple):
+class RecordedEvent(NamedTuple):
     """One thing that happened."""
 
     at: float  # seconds since the conversation began, of its loop or of its audio
@@ -49,7 +49,7 @@ class Event(NamedTuple):
         return samples / rate if is_audio else 0.0
 
 
-class Move(NamedTuple):
+class StateMove(NamedTuple):
     """One move of the conversation's state."""
 
     at: float
@@ -69,7 +69,7 @@ class Turn:
     heard: str = ""  # what was played of it
     interrupted: bool = False  # the user cut it
     complete: bool = False  # it was played to its end
-    instants: dict[str, float] = field(default_factory=dict)  # name (see waterfall.py) -> s, as `Event.at`
+    instants: dict[str, float] = field(default_factory=dict)  # name (see waterfall.py) -> s, as `RecordedEvent.at`
 
     @property
     def latency_ms(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from .events import CLIENT, WIRE, Event, RecordingError
+from .events import CLIENT, WIRE, RecordedEvent, RecordingError
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_S = 4 * 3600.0  # of one voice
 
 
-def microphone_of(recording: Recording) -> list[Event]:
+def microphone_of(recording: Recording) -> list[RecordedEvent]:
     """The chunks that the microphone brought."""
     return [
         event
@@ -64,7 +64,7 @@ def audio_of(recording: Recording, direction: str, *, rate: int = 16_000) -> byt
     return track.tobytes()
 
 
-def _samples(event: Event, rate: int) -> NDArray[np.int16]:
+def _samples(event: RecordedEvent, rate: int) -> NDArray[np.int16]:
     samples, own = np.frombuffer(event.pcm(), np.int16), event.fields.get("rate", rate)
     if own == rate or not len(samples):
         return samples

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...processors.embedded.silero.batching import SpeechModel, SpeechStream
 from ...processors.embedded.silero.network import CHUNK_SAMPLES, Chunk
-from .events import Event
+from .events import RecordedEvent
 
 Note = Callable[[str, float, float], None]  # processor, probability, level of the chunk in dB below full scale
 
@@ -57,7 +57,7 @@ class _RecordedStream:
 class ReplayedModel:
     """Gives recorded probabilities, each at its recorded time; 0 past their end."""
 
-    def __init__(self, answers: Sequence[Event], began: float) -> None:
+    def __init__(self, answers: Sequence[RecordedEvent], began: float) -> None:
         self._answers = answers  # events `Probability`, in order
         self._began = began  # loop time of the recording's time 0
 
@@ -69,7 +69,7 @@ class ReplayedModel:
 class _ReplayedStream:
     dropped = 0
 
-    def __init__(self, answers: Sequence[Event], began: float, chunk_samples: int) -> None:
+    def __init__(self, answers: Sequence[RecordedEvent], began: float, chunk_samples: int) -> None:
         self._answers = iter(answers)
         self._began = began
         self._timers: list[asyncio.TimerHandle] = []  # of answers that have not come

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ...transports.playout.ticker import PERIOD_S, Tick
-from .events import Event
+from .events import RecordedEvent
 
 
 class Ticks(Protocol):
@@ -49,7 +49,7 @@ class WatchedTicker:
 class ReplayedTicker:
     """Ticks when the recorded one did; where that has nothing to say, every 20 ms."""
 
-    def __init__(self, ticks: Sequence[Event], began: float) -> None:
+    def __init__(self, ticks: Sequence[RecordedEvent], began: float) -> None:
         self._ticks = list(ticks)
         self._began = began  # loop time of the recording's time 0
         self._next = 0  # of `_ticks`

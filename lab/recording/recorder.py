@@ -34,7 +34,7 @@ from ...processors.vad import SileroVAD
 from ...transports.dialects.dialect import Dialect
 from ...transports.playout.endpoints import ClientOutput
 from ...transports.playout.ticker import Ticker
-from .events import MAX_SAMPLES, WIRE, Event
+from .events import MAX_SAMPLES, WIRE, RecordedEvent
 from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import RecordedModel
 from .recorded_ticks import WatchedTicker
@@ -50,7 +50,7 @@ PACKAGES = ("leibniz-voice", "pipecat-ai", "onnxruntime", "numpy")
 class Sink(Protocol):
     """Takes what is recorded, never waits."""
 
-    def put(self, event: Event) -> None:
+    def put(self, event: RecordedEvent) -> None:
         """Take one event; `pcm` in its fields is bytes."""
         ...
 
@@ -67,7 +67,7 @@ class Tape:
 
     def __init__(self) -> None:
         self._header = Recording()  # what the recording begins with
-        self._events: list[Event] = []
+        self._events: list[RecordedEvent] = []
         self._lost = 0  # events past MAX_TAPE
         self._end = ""  # "over" once the conversation is
         self._began = 0.0  # loop time of the recording's time 0
@@ -84,9 +84,9 @@ class Tape:
     def label(self, kind: str, start: float, end: float) -> None:
         """Say what sounded at the user's between two loop times: "turn", or what `measures` is to know it for."""
         start, end = start - self._began, end - self._began
-        self.put(Event(max(0.0, end), "user", "to_bot", "label", {"kind": kind, "start": start, "end": end}))
+        self.put(RecordedEvent(max(0.0, end), "user", "to_bot", "label", {"kind": kind, "start": start, "end": end}))
 
-    def put(self, event: Event) -> None:
+    def put(self, event: RecordedEvent) -> None:
         """See `Sink.put`."""
         if len(self._events) < MAX_TAPE:
             self._events.append(event)
@@ -110,7 +110,7 @@ def _plain(recording: Recording) -> dict[str, Any]:
     return {name: getattr(recording, name) for name in recording.__dataclass_fields__}
 
 
-def packed(event: Event) -> Event:
+def packed(event: RecordedEvent) -> RecordedEvent:
     """Return an event whose audio is text, as JSON wants it."""
     pcm = event.fields.get("pcm")
     if not isinstance(pcm, bytes):
@@ -205,7 +205,7 @@ class _Watch:
             fields = without_words(fields)
         if not self._has_audio:
             fields.pop("pcm", None)
-        self._sink.put(Event(self._loop.time() - self._began, processor, direction, kind, fields))
+        self._sink.put(RecordedEvent(self._loop.time() - self._began, processor, direction, kind, fields))
 
     def _tap(self, processor: FrameProcessor, name: str) -> None:
         push = processor.push_frame

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .events import DIRECTIONS, Event, Move, RecordingError, Turn, as_int
+from .events import DIRECTIONS, RecordedEvent, RecordingError, StateMove, Turn, as_int
 from .recorded_audio import audio_of
 from .recorded_turns import turns_of
 from .recording_file import read, write
@@ -30,7 +30,7 @@ class Recording:
     What is computed from `events` is kept: do not change them afterwards.
     """
 
-    events: Sequence[Event] = ()  # in the order in which they happened
+    events: Sequence[RecordedEvent] = ()  # in the order in which they happened
     session_id: str = ""
     side: str = "server"  # who saw it
     began: float = 0.0  # unix seconds
@@ -64,7 +64,7 @@ class Recording:
 
     def frames(
         self, kind: type | str | None = None, *, processor: str | None = None, direction: str | None = None
-    ) -> list[Event]:
+    ) -> list[RecordedEvent]:
         """The events of a kind (a frame's class, its name, or a message's type), by whom and which way."""
         name = kind.__name__ if isinstance(kind, type) else kind
         if direction is not None and direction not in DIRECTIONS:
@@ -78,7 +78,7 @@ class Recording:
         ]
 
     @cached_property
-    def moves(self) -> list[Move]:
+    def moves(self) -> list[StateMove]:
         """Every move of the state, in order."""
         return list(_moves(self.events))
 
@@ -120,7 +120,7 @@ class Recording:
         return cls(**read(path))
 
 
-def _moves(events: Sequence[Event]) -> Iterator[Move]:
+def _moves(events: Sequence[RecordedEvent]) -> Iterator[StateMove]:
     """From the tracker's frames; at a client, from the server's messages."""
     frames = [e for e in events if e.kind == "StateChangedFrame" and e.direction == "downstream"]
     if frames:
@@ -128,15 +128,15 @@ def _moves(events: Sequence[Event]) -> Iterator[Move]:
             fields = event.fields
             if fields.get("previous") != fields.get("state"):
                 names = (str(fields.get(name, "")) for name in ("previous", "state", "trigger"))
-                yield Move(event.at, *names, turn_id=as_int(fields.get("turn_id")))
+                yield StateMove(event.at, *names, turn_id=as_int(fields.get("turn_id")))
         return
     state = "idle"
     for event in events:
         if event.kind == "state_update" and event.fields.get("trigger") != "stt_fragment":
             previous, state = state, str(event.fields.get("state", ""))
             if previous != state:
-                yield Move(event.at, previous, state, str(event.fields.get("trigger", "")), _turn_of(event))
+                yield StateMove(event.at, previous, state, str(event.fields.get("trigger", "")), _turn_of(event))
 
 
-def _turn_of(event: Event) -> int:
+def _turn_of(event: RecordedEvent) -> int:
     return as_int(event.fields.get("turn"))

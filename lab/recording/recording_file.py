@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .events import DIRECTIONS, FORMAT, Event, RecordingError
+from .events import DIRECTIONS, FORMAT, RecordedEvent, RecordingError
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -58,7 +58,7 @@ def header_line(recording: Recording) -> bytes:
     return _line(header)
 
 
-def event_line(event: Event) -> bytes:
+def event_line(event: RecordedEvent) -> bytes:
     """One event's line."""
     return _line([round(event.at, 6), *event[1:]])
 
@@ -98,7 +98,7 @@ def _read(file: BinaryIO) -> dict[str, Any]:
     most = min(MAX_VALUES, SMALL_VALUES + VALUES_PER_BYTE * os.fstat(file.fileno()).st_size)
     lines = _harmless(_lines(_unpacked(file)), most)
     recording = _about(_header(next(lines, "")))
-    events: list[Event] = []
+    events: list[RecordedEvent] = []
     for number, line in enumerate(lines, 2):
         value = _json(line, number)
         if isinstance(value, dict):
@@ -213,7 +213,7 @@ def _about(header: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _event(value: Any, number: int) -> Event:
+def _event(value: Any, number: int) -> RecordedEvent:
     if not isinstance(value, list) or len(value) != 5:
         raise RecordingError(f"line {number} is damaged: an event is [at, processor, direction, kind, fields]")
     at, processor, direction, kind, fields = value
@@ -223,7 +223,7 @@ def _event(value: Any, number: int) -> Event:
         raise RecordingError(f"line {number} is damaged: its direction is {str(direction)[:40]!r}")
     if not isinstance(fields, dict):
         raise RecordingError(f"line {number} is damaged: its fields are no object")
-    return Event(float(at), _text(processor, "processor"), direction, _text(kind, "kind"), fields)
+    return RecordedEvent(float(at), _text(processor, "processor"), direction, _text(kind, "kind"), fields)
 
 
 def _text(value: Any, name: str, most: int = MAX_NAME) -> str:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .events import Move
+from .events import StateMove
 from .recording import Recording
 
 RATE = 16_000
@@ -80,7 +80,7 @@ def loudness(
     return values
 
 
-def state_spans(moves: Sequence[Move], length_s: float) -> list[tuple[float, float, str]]:
+def state_spans(moves: Sequence[StateMove], length_s: float) -> list[tuple[float, float, str]]:
     """(from, to, state) of the whole recording."""
     first = moves[0].previous if moves else "idle"
     return stretches([(0.0, first), *((move.at, move.state) for move in moves)], length_s)

@@ -35,7 +35,7 @@ from ...pipeline.engine.consumes import consumes
 from ...pipeline.engine.processor import Processor
 from ...pipeline.engine.stages import Stage
 from ...pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame, SecondVoiceFrame
-from ..recording.events import Event, as_int
+from ..recording.events import RecordedEvent, as_int
 from ..recording.frame_fields import frame_of
 
 WORD_S = 0.36  # a spoken word of a reply that was never recorded: 165 a minute
@@ -53,7 +53,7 @@ class RecordedEars(Processor):
 
     stage = Stage.STT
 
-    def __init__(self, *, events: Sequence[Event], began: float, stands_for: str) -> None:
+    def __init__(self, *, events: Sequence[RecordedEvent], began: float, stands_for: str) -> None:
         super().__init__(name=f"recorded {stands_for}")
         self.stands_for = stands_for  # its name in recordings
         self._events = events
@@ -78,10 +78,10 @@ class Spoken:
     turn_id: int
     text: str = ""  # the first words that it was given
     began: float = 0.0  # when
-    events: list[Event] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
 
 
-def replies_of(events: Sequence[Event], voice: str) -> list[Spoken]:
+def replies_of(events: Sequence[RecordedEvent], voice: str) -> list[Spoken]:
     """Sort what a voice brought by reply: by its turn id, else by the reply opened last."""
     replies: dict[int, Spoken] = {}
     marker = 0
@@ -221,10 +221,10 @@ class Answered:
 
     text: str
     began: float
-    events: list[Event] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
 
 
-def answers_of(events: Sequence[Event], llm: str) -> list[Answered]:
+def answers_of(events: Sequence[RecordedEvent], llm: str) -> list[Answered]:
     """Sort what an LLM brought by question."""
     answers: list[Answered] = []
     for event in events:

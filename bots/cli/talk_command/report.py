@@ -15,7 +15,7 @@ EMOJI = {"idle": "🟢", "listening": "🔵", "thinking": "🟡", "speaking": "�
 FULL_DB = -15.0  # a voice that is drawn in full; speech is near it, and nothing here is louder for long
 
 
-class Event(Protocol):
+class NotedEvent(Protocol):
     """What a client notes."""
 
     @property
@@ -27,7 +27,7 @@ class Event(Protocol):
 
 
 @dataclass(slots=True)
-class Turn:
+class TalkTurn:
     """One turn of the call."""
 
     transcript: str = ""  # the user's words
@@ -40,7 +40,7 @@ class Report:
 
     session_id: str
     states: list[str]
-    turns: dict[int, Turn]
+    turns: dict[int, TalkTurn]
     latency_ms: dict[str, float]
     is_interrupted: bool
     audio_ms: float
@@ -74,7 +74,7 @@ class Report:
 
 def report_of(
     session_id: str,
-    events: Iterable[Event],
+    events: Iterable[NotedEvent],
     *,
     states: Sequence[str],
     user_end_s: float | None,
@@ -100,11 +100,11 @@ def report_of(
     return report
 
 
-def _note(report: Report, event: Event) -> None:
+def _note(report: Report, event: NotedEvent) -> None:
     fields, turn_id = event.fields, event.fields.get("turn")
     if not isinstance(turn_id, int):
         return
-    turn = report.turns.get(turn_id, Turn())
+    turn = report.turns.get(turn_id, TalkTurn())
     match event.kind:
         case "state_update" if fields.get("state") == "thinking":
             turn.transcript = " ".join(map(str, fields.get("text_buffer") or ()))
@@ -125,7 +125,7 @@ def _note(report: Report, event: Event) -> None:
 
 
 def timeline(
-    events: Iterable[Event],
+    events: Iterable[NotedEvent],
     *,
     said: bytes | bytearray,
     heard: bytes | bytearray,

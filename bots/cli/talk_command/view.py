@@ -9,7 +9,7 @@ from typing import TextIO
 from leibniz_voice.lab.drawing.timeline import bars
 from leibniz_voice.lab.recording.spans import loudness
 
-from .report import EMOJI, FULL_DB, Event
+from .report import EMOJI, FULL_DB, NotedEvent
 from .sound import RATE
 
 PERIOD_S = 0.1  # between two pictures of the live line
@@ -26,7 +26,7 @@ class View:
         self._drawn_s = -1.0  # when the live line was drawn last
         self._state = "idle"  # what the server said last
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: NotedEvent) -> None:
         """Print what people want to know of an event."""
         fields = event.fields
         match event.kind:
