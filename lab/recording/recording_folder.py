@@ -133,7 +133,7 @@ class _File:
         self.path = path
         self.is_ended = False  # nothing more is written
         self._folder = folder
-        self._lost = 0  # events that found no room in the queue
+        self._lost = 0  # events that found no room in the queue, or could not be noted
         self._queued = 0  # what found room
         self.taken = 0  # of that, what the thread has taken
         self._file: BinaryIO | gzip.GzipFile | None = None  # None before the header, and after the end
@@ -145,6 +145,10 @@ class _File:
         """See `Sink.put`."""
         if not self.is_ended and not self.queue(event):
             self._lost += 1
+
+    def lose(self) -> None:
+        """See `Sink.lose`."""
+        self._lost += 1
 
     def end(self) -> None:
         """See `Sink.end`. Where it finds no room, the thread notices when it has caught up."""

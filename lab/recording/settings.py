@@ -97,6 +97,8 @@ def _given_to(part: Any) -> dict[str, Any]:
         return {}
     if isinstance(part, Given):
         return part.given
+    if not dataclasses.is_dataclass(part):
+        return {}  # somebody's own: what its constructor's defaults say
     return {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
 
 
