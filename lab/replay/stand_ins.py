@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -290,6 +290,3 @@ class RecordedLLM(FrameProcessor):
 
 def _plain(text: Any) -> str:
     return " ".join(text.split()) if isinstance(text, str) else ""
-
-
-Make = Callable[[], FrameProcessor]
