@@ -1,4 +1,4 @@
-"""A bot that is started for one call: `leibniz serve` in a process of its own, ended with the call."""
+"""A bot that is started for one call: `leibniz serve` in a process of its own, ended with the call, however that ends."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class ChildBot:
         return self
 
     def _start(self, data: Path) -> subprocess.Popen[bytes]:
-        from leibniz_voice.pipeline.engine.child_process import ChildProcess
+        from leibniz_voice.pipeline.engine.child_process import ChildProcess, going_with_us
 
         command = [sys.executable, "-m", "leibniz_voice.bots.cli.main", "serve", self._script, "--port", "0"]
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [*command, "--data", str(data)],
+                going_with_us([*command, "--data", str(data)]),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
