@@ -220,12 +220,15 @@ class ReplySpeechFrame(TTSSpeakFrame):
 
 
 @dataclass
-class PassageFrame(ControlFrame):
+class ProtectedSpeechFrame(ControlFrame):
     """From here on the reply to `turn_id` is protected, nobody interrupts it; or no longer. In order with the audio."""
 
     turn_id: int = 0
     is_protected: bool = True
     interruptible: bool = field(default=False, init=False)
+
+
+PassageFrame = ProtectedSpeechFrame  # its name until 0.1; a passage is a text that was found
 
 
 @dataclass

@@ -61,7 +61,7 @@ COMPLEX = "complex_query"  # the contract's intent for the LLM
 
 class Responder(Processor):
     """Answers each `TurnContextFrame` from its branches `intent` and `retrieval`: by template, or by an LLM.
-    Nobody interrupts what stands in `<protected>...</protected>` of a template or the greeting (`pipeline.passages`).
+    Nobody interrupts what stands in `<protected>...</protected>` of a template or the greeting.
 
     An LLM (any of Pipecat's, between here and the voice) is asked for `llm_intents`; without one they are answered
     directly. `context` is its system prompt, or an `LLMContext` with messages and tools, in which the conversation is

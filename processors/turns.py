@@ -52,7 +52,7 @@ class TurnAggregator(Processor):
         `StateTracker` downstream sends them), interruptions.
     Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
         `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
-    What is said over a passage that nobody interrupts is kept until it is over.
+    What is said over protected speech is kept until that is over.
     On barge-in: the words that interrupted stay and begin the next turn; if nothing of the cut reply was heard, the
         words that it answered stay in front of them.
     """
@@ -65,7 +65,7 @@ class TurnAggregator(Processor):
         self._core = utterance or Utterance()  # the decisions
         self._turn_id = 0  # the newest turn committed here
         self._heard_turn_id = 0  # the newest turn of whose reply anything was audible
-        self._is_protected = False  # the passage that sounds is not to be interrupted
+        self._is_protected = False  # what sounds is not to be interrupted
         self._is_quiet = True  # the speech detector's last chunk had no voice
         self._timer: asyncio.TimerHandle | None = None  # set while the core waits for a deadline
 

@@ -126,7 +126,7 @@ def test_a_bot_that_thinks_is_not_held(is_protected: bool) -> None:
     assert not here.is_holding
 
 
-def test_a_protected_passage_hears_nothing() -> None:
+def test_protected_speech_hears_nothing() -> None:
     here = hearing()
     here.is_protected = True
     assert here.on_speech(*VOICE) is NOTHING
