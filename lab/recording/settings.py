@@ -17,7 +17,7 @@ from pipecat.processors.frame_processor import FrameProcessor
 
 from ...pipeline.engine.processor import Processor
 from ...pipeline.errors import ConfigurationError
-from ...pipeline.given import Given
+from ...pipeline.reconfigurable import Reconfigurable
 from ...pipeline.interruption.policy import BargeInPolicy
 from ...pipeline.listening.endpointing import Endpointing
 from ...pipeline.listening.utterance import Utterance
@@ -86,7 +86,7 @@ def _part_settings(name: str, part: Any) -> dict[str, Any]:
 def _given_to(part: Any) -> dict[str, Any]:
     if part is None:
         return {}
-    if isinstance(part, Given):
+    if isinstance(part, Reconfigurable):
         return part.given
     return {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..conversation.resume import Resumption
-from ..given import Given
+from ..reconfigurable import Reconfigurable
 from ..states import State
 from .backchannel import BACKCHANNELS, is_backchannel
 from .words import beyond, newest
@@ -64,7 +64,7 @@ class Discarded:
 Action = Started | Words | Guessed | Committed | Discarded
 
 
-class Utterance(Given):
+class Utterance(Reconfigurable):
     """One user's words. All times are loop seconds."""
 
     def __init__(
