@@ -16,7 +16,7 @@ from .policy import BargeInPolicy, Decision
 MAX_OWED = 2  # starts of speech that await their words: the newest, and one before. What nobody tells is forgotten so
 
 
-class Hearing:
+class Overlap:
     """One conversation's. Every `on_x` returns what to do; `is_holding` is true from a PAUSE to what ends it."""
 
     def __init__(self, policy: BargeInPolicy) -> None:
