@@ -72,7 +72,8 @@ class EmbeddedTTS(Processor):
     ReplyStarted | speech -> audio audio audio | speech -> audio ... | ReplyEnded
 
     Consumes: ReplyStartedFrame, ReplySpeechFrame, TTSSpeakFrame and LLMTextFrame (end here), LLM response start and
-        end, ProtectedSpeechFrame, SecondVoiceFrame, ReplyEndedFrame, InterruptionFrame, EndFrame (waits for the last reply)
+        end, ProtectedSpeechFrame, SecondVoiceFrame, ReplyEndedFrame, InterruptionFrame, EndFrame (waits for the last
+        reply)
     Emits: ReplyAudioFrame of 20 to 40 ms, whose words count from the reply's first sample; ReplyTextFrame before each
         of an LLM's sentences; the markers. In a bot without our Responder: TTSAudioRawFrame, and TTSTextFrame after it.
     On barge-in: the synthesis stops in the worker, waiting sentences of that turn and older ones are dropped, and

@@ -17,10 +17,10 @@ from pipecat.processors.frame_processor import FrameProcessor
 
 from ...pipeline.engine.processor import Processor
 from ...pipeline.errors import ConfigurationError
-from ...pipeline.reconfigurable import Reconfigurable
 from ...pipeline.interruption.policy import BargeInPolicy
 from ...pipeline.listening.endpointing import Endpointing
 from ...pipeline.listening.utterance import Utterance
+from ...pipeline.reconfigurable import Reconfigurable
 from ...pipeline.reply.reply_watch import ReplyBounds
 from .recorder_names import names_of
 

@@ -75,7 +75,8 @@ class ChildProcess:
     async def ended(self, *, within_s: float) -> int | None:
         """Wait for its end; return its status, or None if it runs on after `within_s`."""
         deadline = time.monotonic() + within_s
-        while (status := self.status) is None and time.monotonic() < deadline:
+        # A look now and then, as nothing tells of a child's end on every system.
+        while (status := self.status) is None and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         return status
 

@@ -32,9 +32,9 @@ from ...pipeline.engine.stages import Stage
 from ...pipeline.frames import (
     ClientFragmentFrame,
     ClientTurnEndFrame,
-    ProtectedSpeechFrame,
     PlaybackPauseFrame,
     PlaybackResumeFrame,
+    ProtectedSpeechFrame,
     ProtectionFrame,
     ReplyEndedFrame,
     ReplyInterruptedFrame,

@@ -1,4 +1,4 @@
-"""A bot that is started for one call: `leibniz serve` in a process of its own, ended with the call, however that ends."""
+"""A bot that is started for one call: `leibniz serve` in a process of its own, which ends with the call's."""
 
 from __future__ import annotations
 

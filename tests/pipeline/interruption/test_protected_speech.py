@@ -1,4 +1,4 @@
-"""Protected speech, which nobody interrupts: how it is marked, what the user hears, and what becomes of words over them."""
+"""Protected speech: how it is marked, what the user hears, and what becomes of words said over it."""
 
 from __future__ import annotations
 
