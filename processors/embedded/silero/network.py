@@ -38,13 +38,13 @@ def model_path() -> Path:
     return Path(str(importlib.resources.files("pipecat.audio.vad"))) / "data" / "silero_vad.onnx"
 
 
-Step = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[Any]]  # samples, state -> probabilities, state
+Network = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[Any]]  # samples, state -> probabilities, state
 
 _lock = threading.Lock()
-_steps: dict[int, Step] = {}  # by sample rate; each loaded once per process: 40 ms
+_steps: dict[int, Network] = {}  # by sample rate; each loaded once per process: 40 ms
 
 
-def step(sample_rate: int) -> Step:
+def step(sample_rate: int) -> Network:
     """The process's only network for that rate; the first call loads it. Thread-safe, and so is what it returns."""
     with _lock:
         if sample_rate not in _steps:
@@ -52,7 +52,7 @@ def step(sample_rate: int) -> Step:
         return _steps[sample_rate]
 
 
-def load(published: bytes, sample_rate: int) -> Step:
+def load(published: bytes, sample_rate: int) -> Network:
     """The flat graph of these weights, if it answers what the published one answers; else that one, with a warning."""
     reference, rate = _session(published), np.array(sample_rate, np.int64)
 
@@ -82,7 +82,7 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
 
 
-def _difference(one: Step, other: Step, sample_rate: int) -> float:
+def _difference(one: Network, other: Network, sample_rate: int) -> float:
     """The largest difference of their probabilities over a second of a voice-like buzz that comes and goes in noise."""
     random, size = np.random.default_rng(1), CONTEXT_SAMPLES[sample_rate] + CHUNK_SAMPLES[sample_rate]
     states, worst = [np.zeros((2, 2, 128), np.float32)] * 2, 0.0
