@@ -41,8 +41,6 @@ from ..pipeline.interruption.policy import BargeInPolicy, Decision, Stance
 from ..pipeline.listening.utterance import UNCLEAR, Committed, Discarded, Guessed, Started, TurnAction, Utterance, Words
 from ..pipeline.states import State
 
-QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
-
 
 class TurnAggregator(Processor):
     """Turns speech, transcripts and client fragments into one `UserTurnFrame` per turn; no word is lost or doubled.
@@ -101,7 +99,7 @@ class TurnAggregator(Processor):
 
     @consumes(SpeechChunkFrame)
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
-        was_quiet, self._is_quiet = self._is_quiet, frame.confidence < QUIET_BELOW
+        was_quiet, self._is_quiet = self._is_quiet, frame.is_silent
         await self.push_frame(frame, direction)
         if self._is_quiet and not was_quiet:
             await self._act(self._core.on_quiet())
