@@ -19,6 +19,8 @@ from typing import Any
 
 from pipecat.frames.frames import ControlFrame, InterruptionFrame, SystemFrame, TTSAudioRawFrame, TTSSpeakFrame
 
+SILENCE_BELOW = 0.45  # confidence below which voice has ended, where nobody sets a threshold or tells
+
 
 @dataclass
 class UtteranceStartedFrame(SystemFrame):
@@ -50,12 +52,19 @@ class SpeechChunkFrame(SystemFrame):
 
     `speech_ms` counts voiced audio since the first chunk above the threshold; 0 means that it fell silent again.
     Audio time, so it is exact whatever the machine is doing. `level_db`: how far this stretch of speech, so far, is
-    above the user's usual level; 0 where nobody measures it.
+    above the user's usual level; 0 where nobody measures it. `is_voiced`: what the detector takes the chunk for, by its
+    own thresholds; None where it does not say.
     """
 
     confidence: float = 0.0
     speech_ms: float = 0.0
     level_db: float = 0.0
+    is_voiced: bool | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it sounded like silence: by the detector's word, else by its confidence."""
+        return self.confidence < SILENCE_BELOW if self.is_voiced is None else not self.is_voiced
 
 
 @dataclass
@@ -220,12 +229,15 @@ class ReplySpeechFrame(TTSSpeakFrame):
 
 
 @dataclass
-class PassageFrame(ControlFrame):
+class ProtectedSpeechFrame(ControlFrame):
     """From here on the reply to `turn_id` is protected, nobody interrupts it; or no longer. In order with the audio."""
 
     turn_id: int = 0
     is_protected: bool = True
     interruptible: bool = field(default=False, init=False)
+
+
+PassageFrame = ProtectedSpeechFrame  # its name until 0.1; a passage is a text that was found
 
 
 @dataclass

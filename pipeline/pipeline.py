@@ -10,7 +10,8 @@ from pipecat.processors.frame_processor import FrameProcessor
 from .engine.processor import Processor
 from .engine.stages import check_order
 from .errors import PipelineOrderError
-from .interruption.contexts import labels_by_guess, voices_in
+from .interruption.contexts import voices_in
+from .interruption.labelled_services import labels_are_sure
 
 MAX_IN_A_ROW = 100  # inline processors without a queued one between: 160 meet Python's recursion limit at StartFrame
 
@@ -19,14 +20,14 @@ class Pipeline(PipecatPipeline):
     """A chain of processors, first to last; runs under Pipecat's `PipelineWorker` like any of its pipelines.
 
     Raises `PipelineOrderError`, with the reason, for an order that cannot work: a stage that comes after one which
-    depends on it, one processor standing twice, more than 100 of ours in a row, or a TTS service that labels late audio
-    by guess, unless `trust_late_audio` says that it is good enough.
+    depends on it, one processor standing twice, more than 100 of ours in a row, or a TTS service not known to be sure
+    whose audio it pushes, unless `trust_late_audio` says that it is good enough.
     """
 
     def __init__(self, processors: Sequence[FrameProcessor], *, trust_late_audio: bool = False) -> None:
         check_order(processors)
         if not trust_late_audio:
-            _refuse_guessing_voices(processors)
+            _refuse_unsure_voices(processors)
         in_a_row = 0
         for processor in processors:
             in_a_row = in_a_row + 1 if isinstance(processor, Processor) else 0
@@ -43,11 +44,13 @@ class Pipeline(PipecatPipeline):
         return self._processors[1:-1]
 
 
-def _refuse_guessing_voices(processors: Sequence[FrameProcessor]) -> None:
+def _refuse_unsure_voices(processors: Sequence[FrameProcessor]) -> None:
     for voice in voices_in(list(processors)):
-        if labels_by_guess(voice):
+        if not labels_are_sure(type(voice)):
             raise PipelineOrderError(
-                f"{type(voice).__name__} receives audio without ids and labels it by what is playing, so audio of a "
-                "cut reply can pass as the next one's. Use a service that reconnects (InterruptibleTTSService) or "
-                "carries context ids, or accept it with Pipeline(..., trust_late_audio=True)"
+                f"{type(voice).__name__} is not known to be sure whose audio it pushes, so late audio of a cut reply "
+                "could be heard in the next one. Use a service that gets its context ids back with the audio or "
+                "reconnects when interrupted (InterruptibleTTSService). Is it your own, and labels each frame with the "
+                "id that run_tts was given? Say labels_its_audio = True in its class. Or accept it with "
+                "Pipeline(..., trust_late_audio=True)"
             )

@@ -45,7 +45,7 @@ from ..pipeline.frames import (
 )
 from ..pipeline.interruption.contexts import VoiceContexts, voices_before
 from ..pipeline.interruption.fence import Fence
-from ..pipeline.interruption.overlap import Hearing
+from ..pipeline.interruption.overlap import Overlap
 from ..pipeline.interruption.policy import BargeInPolicy, Decision
 from ..pipeline.reply.reply_texts import ReplyTexts
 from ..pipeline.states import State
@@ -74,7 +74,7 @@ class InterruptionGate(Processor):
     def __init__(self, *, policy: BargeInPolicy | None = None, resume_at_word: bool = False) -> None:
         super().__init__()
         self._is_at_word = resume_at_word  # go on with the word that a pause has cut in two, if the client can
-        self._hearing = Hearing(policy or BargeInPolicy())  # what counts as an interruption, and what is going on
+        self._overlap = Overlap(policy or BargeInPolicy())  # what counts as an interruption, and what is going on
         self.fence = Fence()  # what may pass; its counters are public
         self._contexts = VoiceContexts()  # context id of a TTS service -> the turn it was minted for
         self._turn_id = 0  # the newest turn seen: the one that an interruption cuts
@@ -97,7 +97,7 @@ class InterruptionGate(Processor):
 
     @consumes(StartFrame)
     async def _on_start(self, frame: Frame, direction: FrameDirection) -> None:
-        self._hearing.has_recogniser = has_recogniser_before(self)
+        self._overlap.has_recogniser = has_recogniser_before(self)
         self.conductor.gate_saw(0)
         await self.push_frame(frame, direction)
 
@@ -205,13 +205,13 @@ class InterruptionGate(Processor):
     @consumes(UserTurnFrame)
     async def _on_turn(self, frame: UserTurnFrame, direction: FrameDirection) -> None:
         self._turn_id = max(self._turn_id, frame.turn_id)
-        self._hearing.on_settled()
+        self._overlap.on_settled()
         await self.push_frame(frame, direction)
 
     @consumes(StateChangedFrame)
     async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
-        state = self._hearing.state = State(frame.state)
-        is_over = self._hearing.is_holding and state is State.IDLE  # the reply ended while it was held
+        state = self._overlap.state = State(frame.state)
+        is_over = self._overlap.is_holding and state is State.IDLE  # the reply ended while it was held
         if state is not State.SPEAKING:
             self._forget()
         await self.push_frame(frame, direction)
@@ -220,7 +220,7 @@ class InterruptionGate(Processor):
 
     @consumes(VADUserStartedSpeakingFrame)
     async def _on_speech_started(self, frame: Frame, direction: FrameDirection) -> None:
-        self._hearing.on_start()
+        self._overlap.on_start()
         await self.push_frame(frame, direction)
 
     @consumes(SpeechChunkFrame)
@@ -228,7 +228,7 @@ class InterruptionGate(Processor):
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
             self._chunk_at = asyncio.get_running_loop().time()
-            await self._do(self._hearing.on_speech(frame.confidence, frame.speech_ms, frame.level_db))
+            await self._do(self._overlap.on_speech(frame.confidence, frame.speech_ms, frame.level_db))
 
     @consumes(TextBufferFrame)
     async def _on_words(self, frame: TextBufferFrame, direction: FrameDirection) -> None:
@@ -236,22 +236,22 @@ class InterruptionGate(Processor):
         is_in_turn = frame.newer_than is not None and frame.newer_than < self._turn_id  # overtaken by their own turn
         await self.push_frame(frame, direction)
         if is_busy and self._is_bot_busy and not is_in_turn:
-            await self._do(self._hearing.on_words(" ".join(frame.fragments), frame.is_final))
+            await self._do(self._overlap.on_words(" ".join(frame.fragments), frame.is_final))
 
     @consumes(UtteranceDiscardedFrame)
     async def _on_discarded(self, frame: Frame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
-        await self._do(self._hearing.on_verdict())
+        await self._do(self._overlap.on_verdict())
 
     @consumes(UserSpeakingFrame)
     async def _on_client_says(self, frame: UserSpeakingFrame, direction: FrameDirection) -> None:
         await self.push_frame(frame, direction)
         if self._is_bot_busy:
-            await self._do(self._hearing.on_client_says(frame.confidence))
+            await self._do(self._overlap.on_client_says(frame.confidence))
 
     @consumes(ProtectionFrame)
     async def _on_protection(self, frame: ProtectionFrame, direction: FrameDirection) -> None:
-        self._hearing.is_protected = frame.is_protected
+        self._overlap.is_protected = frame.is_protected
         await self.push_frame(frame, direction)
 
     @consumes(InterruptionFrame)
@@ -269,14 +269,14 @@ class InterruptionGate(Processor):
 
     @property
     def _is_bot_busy(self) -> bool:
-        return self._hearing.state in (State.THINKING, State.SPEAKING) and self._turn_id > self.fence.stale_upto
+        return self._overlap.state in (State.THINKING, State.SPEAKING) and self._turn_id > self.fence.stale_upto
 
     async def _do(self, decision: Decision) -> None:
-        hearing = self._hearing
+        overlap = self._overlap
         if decision is Decision.INTERRUPT:
             self.fence.cut(self._turn_id)
-            if hearing.state is State.SPEAKING and not hearing.is_holding:
-                hearing.is_holding = True
+            if overlap.state is State.SPEAKING and not overlap.is_holding:
+                overlap.is_holding = True
                 await self.push_frame(PlaybackPauseFrame(turn_id=self._turn_id, is_told=False))
             await self.push_frame(BargeInFrame(turn_id=self._turn_id), FrameDirection.UPSTREAM)
         elif decision is Decision.PAUSE:
@@ -286,7 +286,7 @@ class InterruptionGate(Processor):
             self._disarm()
             await self.push_frame(PlaybackResumeFrame(turn_id=self._turn_id, at_word=self._is_at_word))
         elif decision is Decision.AWAIT:
-            self._arm(hearing.policy.verdict_ms / 1000)
+            self._arm(overlap.policy.verdict_ms / 1000)
 
     def _arm(self, wait_s: float) -> None:
         self._disarm()
@@ -295,17 +295,17 @@ class InterruptionGate(Processor):
     def _on_time(self) -> None:
         self._timer = None
         left_s = self._chunk_at + STALLED_S - asyncio.get_running_loop().time()
-        if self._hearing.is_holding and not self._hearing.is_waiting and left_s > 0:
+        if self._overlap.is_holding and not self._overlap.is_waiting and left_s > 0:
             self._arm(left_s)
         else:
             self.create_task(self._time_is_up(), "resume")
 
     async def _time_is_up(self) -> None:
         """Decide here, in the step that acts on it: a chunk of speech may come before this task begins."""
-        await self._do(self._hearing.on_time())
+        await self._do(self._overlap.on_time())
 
     def _forget(self) -> None:
-        self._hearing.forget()
+        self._overlap.forget()
         self._disarm()
 
     def _disarm(self) -> None:

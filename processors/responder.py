@@ -46,7 +46,7 @@ from ..pipeline.frames import (
 )
 from ..pipeline.interruption.protection import check_marks, speech_of, without_marks
 from ..pipeline.reply.answers import NOT_UNDERSTOOD, Answers, intent_in, passages_in
-from ..pipeline.reply.chat_memory import Memory
+from ..pipeline.reply.chat_memory import ChatMemory
 from ..pipeline.reply.cuts import Cuts
 from ..pipeline.reply.downstream import Downstream
 from ..pipeline.reply.llm_stream import LlmStream
@@ -61,7 +61,7 @@ COMPLEX = "complex_query"  # the contract's intent for the LLM
 
 class Responder(Processor):
     """Answers each `TurnContextFrame` from its branches `intent` and `retrieval`: by template, or by an LLM.
-    Nobody interrupts what stands in `<protected>...</protected>` of a template or the greeting (`pipeline.passages`).
+    Nobody interrupts what stands in `<protected>...</protected>` of a template or the greeting.
 
     An LLM (any of Pipecat's, between here and the voice) is asked for `llm_intents`; without one they are answered
     directly. `context` is its system prompt, or an `LLMContext` with messages and tools, in which the conversation is
@@ -106,7 +106,7 @@ class Responder(Processor):
         self._bounds = bounds or ReplyBounds()  # how long is waited
         self._prompt = context if isinstance(context, str) else ""  # system prompt, told to the LLM at the start
         held = LLMContext() if isinstance(context, str) else context
-        self.memory = Memory(held, max_messages=memory_messages)  # the conversation, for the LLM
+        self.memory = ChatMemory(held, max_messages=memory_messages)  # the conversation, for the LLM
         self._downstream: Downstream | None = None  # who follows; None before StartFrame
         self._open: int | None = None  # the turn whose reply may be cut: being answered, generated or played
         self._is_replying = False  # its reply has begun, so its question is settled

@@ -30,7 +30,6 @@ RATE = 16_000  # Hz of the model
 WINDOW_S = 8.0  # of the turn's end that the model hears
 PREROLL_S = 0.5  # heard from before the voice
 ASK_MS = 192  # of quiet that the model is to hear; with less it takes most turns for unfinished
-QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
 
 
 class SmartTurnModel:
@@ -114,7 +113,7 @@ class SmartTurn(Processor):
 
     @consumes(SpeechChunkFrame)
     async def _on_chunk(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
-        if self._is_voiced and frame.confidence >= QUIET_BELOW:
+        if self._is_voiced and not frame.is_silent:
             self._forget()
         elif self._is_voiced and self._quiet_samples is None:
             self._quiet_samples = 0

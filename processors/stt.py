@@ -31,7 +31,6 @@ from .embedded.recogniser.sphinx import MAX_UTTERANCE_S, REJECT_BELOW, Recogniti
 PREROLL_MS = 500  # audio kept from before the VAD's start, which comes some 100 ms after the voice's
 MAX_UTTERANCES = 8  # waiting for the recogniser; full: the oldest is dropped with an error
 EARLY_MS = 96  # of quiet after which an utterance is recognised although it may go on
-QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
 ANSWER_S = 5.0  # from asking for an utterance's words to having them
 
 
@@ -153,7 +152,7 @@ class EmbeddedSTT(Processor):
     @consumes(SpeechChunkFrame)
     async def _on_chunk(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
         if self._is_hearing:
-            if frame.confidence >= QUIET_BELOW:
+            if not frame.is_silent:
                 self._on_voice()
             elif self._standby is None or not self._standby.wait_s:
                 self._on_quiet()

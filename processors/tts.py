@@ -23,7 +23,7 @@ from pipecat.utils.errors import ErrorCategory
 from ..pipeline import Processor, Stage, consumes
 from ..pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from ..pipeline.frames import (
-    PassageFrame,
+    ProtectedSpeechFrame,
     ReplyAudioFrame,
     ReplyEndedFrame,
     ReplySpeechFrame,
@@ -72,7 +72,8 @@ class EmbeddedTTS(Processor):
     ReplyStarted | speech -> audio audio audio | speech -> audio ... | ReplyEnded
 
     Consumes: ReplyStartedFrame, ReplySpeechFrame, TTSSpeakFrame and LLMTextFrame (end here), LLM response start and
-        end, PassageFrame, SecondVoiceFrame, ReplyEndedFrame, InterruptionFrame, EndFrame (waits for the last reply)
+        end, ProtectedSpeechFrame, SecondVoiceFrame, ReplyEndedFrame, InterruptionFrame, EndFrame (waits for the last
+        reply)
     Emits: ReplyAudioFrame of 20 to 40 ms, whose words count from the reply's first sample; ReplyTextFrame before each
         of an LLM's sentences; the markers. In a bot without our Responder: TTSAudioRawFrame, and TTSTextFrame after it.
     On barge-in: the synthesis stops in the worker, waiting sentences of that turn and older ones are dropped, and
@@ -189,8 +190,8 @@ class EmbeddedTTS(Processor):
         reply.end = (frame, direction)
         reply.sentences.put_nowait(None)  # there is always room for the one end
 
-    @consumes(PassageFrame)
-    async def _on_passage(self, frame: PassageFrame, direction: FrameDirection) -> None:
+    @consumes(ProtectedSpeechFrame)
+    async def _on_protected_speech(self, frame: ProtectedSpeechFrame, direction: FrameDirection) -> None:
         reply = self._replies.get(frame.turn_id)
         if self.is_standby or reply is None or reply.sentences.full():
             await self.push_frame(frame, direction)

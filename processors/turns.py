@@ -38,10 +38,8 @@ from ..pipeline.frames import (
     UtteranceStartedFrame,
 )
 from ..pipeline.interruption.policy import BargeInPolicy, Decision, Stance
-from ..pipeline.listening.utterance import UNCLEAR, Action, Committed, Discarded, Guessed, Started, Utterance, Words
+from ..pipeline.listening.utterance import UNCLEAR, Committed, Discarded, Guessed, Started, TurnAction, Utterance, Words
 from ..pipeline.states import State
-
-QUIET_BELOW = 0.35  # confidence of a quiet chunk; where SileroVAD by default takes it for silence
 
 
 class TurnAggregator(Processor):
@@ -52,7 +50,7 @@ class TurnAggregator(Processor):
         `StateTracker` downstream sends them), interruptions.
     Emits: `UtteranceStartedFrame`, `TextBufferFrame`, `SpeculativeTurnFrame`, `UserTurnFrame`,
         `UtteranceDiscardedFrame`. Transcripts end here; speech and state frames go on.
-    What is said over a passage that nobody interrupts is kept until it is over.
+    What is said over protected speech is kept until that is over.
     On barge-in: the words that interrupted stay and begin the next turn; if nothing of the cut reply was heard, the
         words that it answered stay in front of them.
     """
@@ -65,7 +63,7 @@ class TurnAggregator(Processor):
         self._core = utterance or Utterance()  # the decisions
         self._turn_id = 0  # the newest turn committed here
         self._heard_turn_id = 0  # the newest turn of whose reply anything was audible
-        self._is_protected = False  # the passage that sounds is not to be interrupted
+        self._is_protected = False  # what sounds is not to be interrupted
         self._is_quiet = True  # the speech detector's last chunk had no voice
         self._timer: asyncio.TimerHandle | None = None  # set while the core waits for a deadline
 
@@ -78,7 +76,7 @@ class TurnAggregator(Processor):
     @consumes(StartFrame)
     async def _on_start(self, frame: StartFrame, direction: FrameDirection) -> None:
         resumption = self.conductor.resumption
-        actions: Sequence[Action] = ()
+        actions: Sequence[TurnAction] = ()
         if resumption is not None:
             self._turn_id = resumption.turn_id
             actions = self._core.resume(resumption, self._now())
@@ -101,7 +99,7 @@ class TurnAggregator(Processor):
 
     @consumes(SpeechChunkFrame)
     async def _on_speech(self, frame: SpeechChunkFrame, direction: FrameDirection) -> None:
-        was_quiet, self._is_quiet = self._is_quiet, frame.confidence < QUIET_BELOW
+        was_quiet, self._is_quiet = self._is_quiet, frame.is_silent
         await self.push_frame(frame, direction)
         if self._is_quiet and not was_quiet:
             await self._act(self._core.on_quiet())
@@ -150,7 +148,7 @@ class TurnAggregator(Processor):
     async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
         if frame.state == State.SPEAKING:
             self._heard_turn_id = max(self._heard_turn_id, frame.turn_id)
-        actions: Sequence[Action] = ()
+        actions: Sequence[TurnAction] = ()
         if not (frame.state == State.THINKING and frame.turn_id < self._turn_id):  # of a turn already replaced
             actions = self._core.on_state(State(frame.state), self._now())
         await self.push_frame(frame, direction)
@@ -162,7 +160,7 @@ class TurnAggregator(Processor):
         await self.push_frame(frame, direction)
         await self._act(self._words_over())
 
-    def _words_over(self) -> Sequence[Action]:
+    def _words_over(self) -> Sequence[TurnAction]:
         return self._core.hold(self._is_protected or self._policy_now.stance is Stance.NEVER)
 
     @property
@@ -171,7 +169,7 @@ class TurnAggregator(Processor):
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:
-        actions: Sequence[Action] = ()
+        actions: Sequence[TurnAction] = ()
         cut = frame.turn_id if isinstance(frame, ReplyInterruptedFrame) else self._turn_id
         if cut >= self._turn_id:  # else the next turn is committed already
             actions = self._core.on_cut(cut <= self._heard_turn_id, self._now())
@@ -183,12 +181,12 @@ class TurnAggregator(Processor):
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def _act(self, actions: Sequence[Action]) -> None:
+    async def _act(self, actions: Sequence[TurnAction]) -> None:
         self._arm()
         for action in actions:
             await self.push_frame(self._frame(action))
 
-    def _frame(self, action: Action) -> Frame:
+    def _frame(self, action: TurnAction) -> Frame:
         match action:
             case Started():
                 return UtteranceStartedFrame()

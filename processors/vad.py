@@ -259,7 +259,7 @@ class _Ear:
         """Leave the model; speech that was going on ends here."""
         self.stream.close()
         stopped = [self._stopped()] if self._detector.is_speaking and self._held is None else []
-        self._tell(*stopped, *([SpeechChunkFrame()] if self._detector.speech_ms else []))
+        self._tell(*stopped, *([SpeechChunkFrame(is_voiced=False)] if self._detector.speech_ms else []))
 
     def _on_probability(self, chunk: NDArray[np.int16], probability: float) -> None:
         samples = self.stream.chunk_samples
@@ -296,13 +296,16 @@ class _Ear:
             frames.append(self._stopped())
         if not speech_ms:
             return frames + self._fell_silent(before, probability)
-        frames.append(SpeechChunkFrame(confidence=probability, speech_ms=speech_ms, level_db=level_db))
+        is_voiced = detector.is_voiced
+        frames.append(
+            SpeechChunkFrame(confidence=probability, speech_ms=speech_ms, level_db=level_db, is_voiced=is_voiced)
+        )
         return frames
 
     def _fell_silent(self, speech_ms: float, probability: float = 0.0) -> list[Frame]:
         self._loudness.end(speech_ms, is_user=not self._is_mixed)
         self._held, self._is_mixed = None, False
-        return [SpeechChunkFrame(confidence=probability)]
+        return [SpeechChunkFrame(confidence=probability, is_voiced=False)]
 
     def _started(self, onset: Onset) -> Frame:
         frame = VADUserStartedSpeakingFrame(start_secs=self._onset_s)

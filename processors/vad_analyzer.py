@@ -7,7 +7,7 @@ from pipecat.audio.vad.vad_analyzer import VADAnalyzer, VADParams, VADState
 
 from ..pipeline.errors import ConfigurationError
 from ..pipeline.listening.speech import QuietReset
-from .embedded.silero.network import CHUNK_SAMPLES, Memory, infer
+from .embedded.silero.network import CHUNK_SAMPLES, RecurrentState, infer
 
 
 class SileroAnalyzer(VADAnalyzer):
@@ -20,14 +20,14 @@ class SileroAnalyzer(VADAnalyzer):
 
     def __init__(self, *, sample_rate: int | None = None, params: VADParams | None = None) -> None:
         super().__init__(sample_rate=sample_rate, params=params)
-        self._memory: Memory | None = None  # None until set_sample_rate
+        self._state: RecurrentState | None = None  # None until set_sample_rate
         self._reset: QuietReset | None = None  # when to forget; None until set_sample_rate
         self._is_quiet = True  # what Pipecat's state machine said last
 
     def set_sample_rate(self, sample_rate: int) -> None:
         """Pipecat's call at the start; forgets what was heard."""
         rate = self._init_sample_rate or sample_rate
-        self._memory = Memory(rate)
+        self._state = RecurrentState(rate)
         self._reset = QuietReset(sample_rate=rate)
         self._is_quiet = True
         super().set_sample_rate(sample_rate)
@@ -46,10 +46,10 @@ class SileroAnalyzer(VADAnalyzer):
 
     def voice_confidence(self, buffer: bytes) -> float:
         """Probability of speech in one chunk of int16 PCM. Called from this analyzer's thread only."""
-        if self._memory is None or self._reset is None:
+        if self._state is None or self._reset is None:
             raise ConfigurationError("call set_sample_rate() first")
         chunk = np.frombuffer(buffer, np.int16)
-        probability = float(infer([self._memory], [chunk])[0])
+        probability = float(infer([self._state], [chunk])[0])
         if self._reset.feed(probability, len(chunk), is_quiet=self._is_quiet):
-            self._memory.reset()
+            self._state.reset()
         return probability

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from .scripts import UsageError, cannot_listen, counted, lifespan_of, load_bot, set_up_log
-from .supervisor import USAGE, WORKER, die_with_parent, is_first_to_refuse, on_stop, place_in, supervise
+from .supervisor import USAGE, WORKER, is_first_to_refuse, on_stop, place_in, supervise
 
 WORKERS_PER_CORE = 8  # one is enough; services that a bot waits for cost no core
 
@@ -172,6 +172,7 @@ def recording_of(build: Any, options: argparse.Namespace) -> Iterator[Any]:
 
 async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int:
     """Serve what `build` makes while `bot` lives; print one line when ready."""
+    from leibniz_voice.pipeline.engine.child_process import die_with_parent
     from leibniz_voice.pipeline.errors import ConfigurationError
     from leibniz_voice.transports import WebSocketServer, open_store
     from leibniz_voice.transports.server.peers import Peers

@@ -19,16 +19,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loguru import logger
 
 from .scripts import UsageError, cannot_listen
 
+if TYPE_CHECKING:  # the engine is imported late, as the other commands and --help shall not wait for it
+    from leibniz_voice.pipeline.engine.child_process import Backoff, ChildProcess
+
 WORKER = "LEIBNIZ_WORKER"  # environment of a worker: "<number>:<pid of its supervisor>:<folder>"
 LOOK_S = 0.1  # how often the workers are looked at
 KEEP_S = 1.0  # how often their counters are kept
-BACKOFF_S = (0.1, 5.0)  # before a worker that died at once is started again
+BACKOFF_S = (0.1, 5.0)  # before a worker that died at once is started again: at first, at most
 STABLE_S = 10.0  # a worker that lived so long is restarted at once
 END_S = 5.0  # from SIGTERM to SIGKILL, besides --drain
 SAME_WISH_S = 0.2  # what comes so soon after a signal is that signal again; nobody presses Ctrl-C twice so fast
@@ -44,16 +47,17 @@ class Workers:
         self._options = options
         self._folder = folder  # sockets, used tokens and counters of dead workers
         self._redis_url = redis_url  # of the embedded server; None where REDIS_URL is set, or with memory only
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}  # by number
-        self._started: dict[int, float] = {}  # monotonic start of each
+        self._processes: dict[int, ChildProcess] = {}  # by number
         self._ready: set[int] = set()  # those that have served at least once
         self._due: dict[int, float] = {}  # those to be started again, and when
-        self._delay: dict[int, float] = {}  # next back-off of each
+        self._backoffs: dict[int, Backoff] = {}  # of each that has ended
         self._counters: dict[int, str] = {}  # what each worker's counters said last
         self._retired = ""  # counters of all that died
 
     def start(self, number: int) -> None:
         """Start one worker."""
+        from leibniz_voice.pipeline.engine.child_process import ChildProcess
+
         environment = {**os.environ, WORKER: f"{number}:{os.getpid()}:{self._folder}"}
         if self._redis_url:
             environment["REDIS_URL"] = self._redis_url
@@ -62,10 +66,10 @@ class Workers:
         # first instruction on, and hear of it from the supervisor alone.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._processes[number] = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        self._started[number] = time.monotonic()
+        self._processes[number] = ChildProcess(process)
 
     def _arguments(self) -> list[str]:
         options = self._options
@@ -84,7 +88,7 @@ class Workers:
         while True:
             now = time.monotonic()
             for number, process in list(self._processes.items()):
-                status = process.poll()
+                status = process.status
                 if socket_of(self._folder, number).exists():
                     self._ready.add(number)
                 if status == USAGE and number not in self._ready:
@@ -102,13 +106,12 @@ class Workers:
             await asyncio.sleep(LOOK_S)
 
     def _note_end(self, number: int, status: int, now: float) -> None:
-        del self._processes[number]
-        lived = now - self._started[number]
-        first, longest = BACKOFF_S
-        delay = 0.0 if lived > STABLE_S else min(2 * self._delay.get(number, first / 2), longest)
-        self._delay[number] = max(delay, first / 2)
-        self._due[number] = now + delay
-        logger.error("worker {} ended ({}); a new one starts", number, describe(status))
+        from leibniz_voice.pipeline.engine.child_process import Backoff, doubling, in_words
+
+        was_well = self._processes.pop(number).lived_s > STABLE_S
+        backoff = self._backoffs.setdefault(number, Backoff((0.0, *doubling(*BACKOFF_S))))
+        self._due[number] = now + backoff.note(was_well=was_well)
+        logger.error("worker {} ended ({}); a new one starts", number, in_words(status))
         (self._folder / REFUSAL).unlink(missing_ok=True)
         self._retire(number)
 
@@ -137,26 +140,23 @@ class Workers:
     def signal(self, number: int) -> None:
         """Tell all workers."""
         for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+            process.tell(number)
 
     async def end(self) -> int:
         """Wait for all to end; the worst of their exit statuses: 0 or 1."""
-        deadline = time.monotonic() + END_S + self._options.drain
-        worst = 0
-        while self._processes:
-            for number, process in list(self._processes.items()):
-                status = process.poll()
-                if status is None and time.monotonic() > deadline:
-                    logger.error("worker {} does not end and is killed", number)
-                    process.kill()
-                    status = process.wait()
-                if status is not None:
-                    del self._processes[number]
-                    if status != -signal.SIGTERM:  # else it was told to end before it had begun to serve
-                        worst = max(worst, abs(status))
-            await asyncio.sleep(0.02)
-        return min(worst, 1)
+        within_s = END_S + self._options.drain
+        statuses = await asyncio.gather(*(self._end(number, within_s) for number in list(self._processes)))
+        # -SIGTERM: it was told to end before it had begun to serve
+        return int(any(status not in (0, -signal.SIGTERM) for status in statuses))
+
+    async def _end(self, number: int, within_s: float) -> int:
+        process = self._processes[number]
+        status = await process.ended(within_s=within_s)
+        if status is None:
+            logger.error("worker {} does not end and is killed", number)
+            status = process.kill()
+        del self._processes[number]
+        return status
 
 
 def on_stop(call: Callable[[], None]) -> None:
@@ -175,11 +175,6 @@ def on_stop(call: Callable[[], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, hear)
-
-
-def describe(status: int) -> str:
-    """An exit status in words."""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def reserve(options: argparse.Namespace) -> socket.socket:
@@ -268,13 +263,3 @@ def is_first_to_refuse(environment: str | None) -> bool:
         (place.folder / REFUSAL).touch(exist_ok=False)
         return True
     return not (place.folder / REFUSAL).exists()
-
-
-def die_with_parent(supervisor: int) -> None:
-    """Ask the kernel for SIGTERM when the supervisor goes, or if it has gone; where there is no such thing, nothing."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != supervisor:
-            os.kill(os.getpid(), signal.SIGTERM)

@@ -17,10 +17,10 @@ from pipecat.processors.frame_processor import FrameProcessor
 
 from ...pipeline.engine.processor import Processor
 from ...pipeline.errors import ConfigurationError
-from ...pipeline.given import Given
 from ...pipeline.interruption.policy import BargeInPolicy
 from ...pipeline.listening.endpointing import Endpointing
 from ...pipeline.listening.utterance import Utterance
+from ...pipeline.reconfigurable import Reconfigurable
 from ...pipeline.reply.reply_watch import ReplyBounds
 
 PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is made where none was given
@@ -95,7 +95,7 @@ def _part_settings(name: str, part: Any) -> dict[str, Any]:
 def _given_to(part: Any) -> dict[str, Any]:
     if part is None:
         return {}
-    if isinstance(part, Given):
+    if isinstance(part, Reconfigurable):
         return part.given
     if not dataclasses.is_dataclass(part):
         return {}  # somebody's own: what its constructor's defaults say

@@ -26,7 +26,7 @@ from pipecat.utils.errors import ErrorCategory
 
 from ..errors import ConfigurationError, ServiceError
 from ..frames import ReplyInterruptedFrame
-from ..given import Given
+from ..reconfigurable import Reconfigurable
 from .conductor import MAX_TURN_TASKS, Conductor
 from .consumes import LIFECYCLE, handlers_of
 from .hops import blame, observe_hop
@@ -38,7 +38,7 @@ MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms 
 _DOWN = FrameDirection.DOWNSTREAM
 
 
-class Processor(Given, FrameProcessor):
+class Processor(Reconfigurable, FrameProcessor):
     """Base of all processors here; drops into any Pipecat pipeline.
 
     Say what you consume with `@consumes`, or override `process_frame` and get every frame, as in Pipecat. Slow work

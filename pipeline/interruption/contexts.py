@@ -5,8 +5,7 @@ A TTS service labels its audio with a context id. Two public hooks tell which tu
 instance's `create_context_id` sees every id when it is made. What the service pushes later, from whatever task, is
 then known by its id alone.
 
-A service whose wire carries no ids labels what it receives by what is playing *now*, so late audio of a cut reply gets
-the next reply's id. Only closing the connection helps, which Pipecat's `InterruptibleTTSService` does.
+An id is worth as much as the service's care in giving it: see `labelled_services`.
 """
 
 from __future__ import annotations
@@ -14,19 +13,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType
 from typing import Any
 
 from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameProcessor
-from pipecat.services.tts_service import InterruptibleTTSService, TTSService
+from pipecat.services.tts_service import TTSService
 from pipecat.utils.utils import obj_id
 
 from ..frames import ReplyStartedFrame
 
 MAX_CONTEXTS = 1024  # ids remembered per conversation; the oldest are long played
-_GUESS = "get_active_audio_context_id"  # how a receiver labels audio that came without an id
-_RECEIVERS = ("_receive", "_handle_audio", "_process_messages", "_on_audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +88,3 @@ def voices_before(processor: FrameProcessor) -> Iterator[TTSService]:
     while node is not None:
         yield from voices_in([node])
         node = node.previous
-
-
-def labels_by_guess(service: TTSService) -> bool:
-    """Whether a service's receiver labels audio by what is playing, and it does not reconnect when interrupted."""
-    if isinstance(service, InterruptibleTTSService):
-        return False
-    return any(
-        isinstance(member, FunctionType) and name.startswith(_RECEIVERS) and _guesses(member.__code__)
-        for cls in type(service).__mro__
-        if cls.__module__ != TTSService.__module__
-        for name, member in vars(cls).items()
-    )
-
-
-def _guesses(code: CodeType) -> bool:
-    """Whether a receiver's code asks what is playing and reads no id from the message."""
-    parts = [code, *(const for const in code.co_consts if isinstance(const, CodeType))]
-    reads_id = any(const == "context_id" for part in parts for const in part.co_consts)
-    return not reads_id and any(_GUESS in part.co_names for part in parts)

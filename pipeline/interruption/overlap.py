@@ -16,7 +16,7 @@ from .policy import BargeInPolicy, Decision
 MAX_OWED = 2  # starts of speech that await their words: the newest, and one before. What nobody tells is forgotten so
 
 
-class Hearing:
+class Overlap:
     """One conversation's. Every `on_x` returns what to do; `is_holding` is true from a PAUSE to what ends it."""
 
     def __init__(self, policy: BargeInPolicy) -> None:
@@ -24,7 +24,7 @@ class Hearing:
         self.has_recogniser = False  # somebody upstream tells words
         self.state = State.IDLE  # the conversation's
         self.is_holding = False  # the playback is held because of speech not yet confirmed
-        self.is_protected = False  # a passage sounds that nobody interrupts
+        self.is_protected = False  # speech sounds that nobody interrupts
         self.is_waiting = False  # the speech is over, and its words are awaited
         self._owed = 0  # starts of speech that were told, without final words or a refusal since; up to MAX_OWED
 

@@ -4,7 +4,7 @@ speech            pause at once; it is confirmed by so much of it, by words, or 
 fell silent       resume, unless confirmed before; where a recogniser listened, only when it has said what that was
 quiet speech      somebody else's, or the bot's own voice come back: pauses for `quiet_ms` at most, confirms nothing
 backchannel       words that confirm nothing
-protected         a passage that nobody interrupts: no pause, no cut; the words wait (`pipeline.passages`)
+protected         speech that nobody interrupts: no pause, no cut; the words wait (`pipeline.interruption.protection`)
 
 How much speech confirms depends on whether anybody tells words: no duration tells "okay" from "stop". After the pause
 the user hears nothing more of the bot, so patience costs no silence. docs/results/selectivity.txt has the trade-off.

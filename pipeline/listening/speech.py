@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigurationError
+from ..frames import SILENCE_BELOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class SpeechDetector:
         *,
         sample_rate: int = 16000,
         start_threshold: float = 0.6,
-        stop_threshold: float = 0.45,
+        stop_threshold: float = SILENCE_BELOW,
         onset_ms: int = 64,
         hangover_ms: int = 300,
         preroll_ms: int = 200,
@@ -82,6 +83,11 @@ class SpeechDetector:
     def position(self) -> int:
         """Samples fed so far."""
         return self._position
+
+    @property
+    def is_voiced(self) -> bool:
+        """The newest chunk was voice."""
+        return self._is_voiced
 
     @property
     def is_speaking(self) -> bool:

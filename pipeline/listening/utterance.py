@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..conversation.resume import Resumption
-from ..given import Given
+from ..reconfigurable import Reconfigurable
 from ..states import State
 from .backchannel import BACKCHANNELS, is_backchannel
 from .words import beyond, newest
@@ -61,10 +61,10 @@ class Discarded:
     reason: str
 
 
-Action = Started | Words | Guessed | Committed | Discarded
+TurnAction = Started | Words | Guessed | Committed | Discarded
 
 
-class Utterance(Given):
+class Utterance(Reconfigurable):
     """One user's words. All times are loop seconds."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Utterance(Given):
 
     # -- signals -----------------------------------------------------------------------------------------------
 
-    def resume(self, resumption: Resumption, now: float) -> list[Action]:
+    def resume(self, resumption: Resumption, now: float) -> list[TurnAction]:
         """Go on where another process left off."""
         self.state = resumption.state
         if self._is_bot_busy:
@@ -128,7 +128,7 @@ class Utterance(Given):
             self.deadline = now + self._no_words_s  # the end of the turn may have been lost with the old connection
         return []
 
-    def on_speech_started(self, now: float) -> list[Action]:
+    def on_speech_started(self, now: float) -> list[TurnAction]:
         """Voice began."""
         self._has_vad = self._is_voiced = self._has_onset = True
         self._is_unfinished = False
@@ -136,12 +136,12 @@ class Utterance(Given):
         self.deadline = None
         return self._open()
 
-    def on_client_speaking(self) -> list[Action]:
+    def on_client_speaking(self) -> list[TurnAction]:
         """The client itself is sure that its user talks over the bot: what comes now is newer than the turn."""
         self._has_onset = self._has_onset or self._is_bot_busy
         return []
 
-    def on_speech_stopped(self, now: float) -> list[Action]:
+    def on_speech_stopped(self, now: float) -> list[TurnAction]:
         """Voice ended, hangover included."""
         self._is_voiced, self._silent_at = False, now
         if self.finals and not self.pending:
@@ -149,22 +149,22 @@ class Utterance(Given):
         self.deadline = now + (self._final_wait_s if self.pending else self._no_words_s)
         return self._guess()
 
-    def on_prediction(self, is_complete: bool) -> list[Action]:
+    def on_prediction(self, is_complete: bool) -> list[TurnAction]:
         """Somebody who listens says whether the user is done. Not done: `unfinished_s` of silence end the turn."""
         was_held, self._is_unfinished = self._is_unfinished and not self._is_voiced, not is_complete
         if is_complete and was_held and self.finals and not self.pending:
             return self._commit()
         return []
 
-    def on_quiet(self) -> list[Action]:
+    def on_quiet(self) -> list[TurnAction]:
         """The first silence, which may be a pause: what was said so far may be all."""
         return self._guess()
 
-    def on_early_words(self, text: str) -> list[Action]:
+    def on_early_words(self, text: str) -> list[TurnAction]:
         """What the recogniser would say if the utterance ended here."""
         return self._guess(" ".join(text.split()))
 
-    def on_words(self, text: str, is_final: bool, now: float, is_client: bool = False) -> list[Action]:
+    def on_words(self, text: str, is_final: bool, now: float, is_client: bool = False) -> list[TurnAction]:
         """A fragment of a recogniser, ours or (`is_client`) the client's."""
         text = " ".join(text.split())
         if not text:
@@ -188,7 +188,7 @@ class Utterance(Given):
         after = self._after_words(is_final, now)
         return actions + (after or (self._guess() if is_stable else []))
 
-    def on_unclear(self, voiced_ms: float, now: float, likeness: str = "") -> list[Action]:
+    def on_unclear(self, voiced_ms: float, now: float, likeness: str = "") -> list[TurnAction]:
         """Speech of `voiced_ms` that the recogniser rejected. A backchannel counts as noise, and so does what is short;
         what sounds like "wait" while the bot is busy may be shorter."""
         if likeness == "backchannel":
@@ -198,13 +198,13 @@ class Utterance(Given):
             return self._discard("noise")
         return self.on_words(UNCLEAR, True, now)
 
-    def on_client_turn_end(self, now: float) -> list[Action]:
+    def on_client_turn_end(self, now: float) -> list[TurnAction]:
         """The client says that the turn is over; a pending fragment counts."""
         if self._is_bot_busy and not self.fragments:
             return []
         return self._commit() if self.fragments else self._discard("empty")
 
-    def on_state(self, state: State, now: float) -> list[Action]:
+    def on_state(self, state: State, now: float) -> list[TurnAction]:
         """The conversation moved."""
         was_busy = self._is_bot_busy
         if was_busy and state in (State.INTERRUPT, State.LISTENING):
@@ -218,7 +218,7 @@ class Utterance(Given):
                 return [Started(), Words(self.fragments, bool(self.finals) and not self.pending)]
         return []
 
-    def hold(self, is_held: bool) -> list[Action]:
+    def hold(self, is_held: bool) -> list[TurnAction]:
         """Nobody interrupts the bot from now on; or again: then what was said meanwhile counts."""
         was_held, self._is_held = self._is_held, is_held
         if is_held or not was_held or not self.fragments or not self._is_bot_busy:
@@ -226,7 +226,7 @@ class Utterance(Given):
         words = Words(self.fragments, not self.pending)
         return [words, *self._commit()] if self._is_due and not self._is_voiced else [words]
 
-    def on_cut(self, was_heard: bool, now: float) -> list[Action]:
+    def on_cut(self, was_heard: bool, now: float) -> list[TurnAction]:
         """The reply was cut; words said meanwhile open the new turn, behind the old ones if nothing was heard of it."""
         if not self._is_bot_busy:
             return []
@@ -239,10 +239,10 @@ class Utterance(Given):
         self._is_reopened = True
         if not self._is_voiced and self.deadline is None:
             self.deadline = now + (BEHIND_S if self._is_due else self._no_words_s)
-        actions: list[Action] = [Words(self.fragments, not self.pending)] if self.fragments else []
+        actions: list[TurnAction] = [Words(self.fragments, not self.pending)] if self.fragments else []
         return actions
 
-    def on_renewed(self, text: str) -> list[Action]:
+    def on_renewed(self, text: str) -> list[TurnAction]:
         """The responder asks the turn that was cut again, late words included: take back what was put back."""
         rest = beyond(text, " ".join(self._cut_words))  # words that came too late for that, too
         self.finals[: self._put_back] = [rest] if rest else []
@@ -252,7 +252,7 @@ class Utterance(Given):
         self.state = State.THINKING
         return []
 
-    def on_deadline(self, now: float) -> list[Action]:
+    def on_deadline(self, now: float) -> list[TurnAction]:
         """The awaited instant has come."""
         self.deadline = None
         if self.fragments and (self._is_reopened or self._is_due or not self._is_client_paced):
@@ -273,19 +273,19 @@ class Utterance(Given):
     def _text(self) -> str:
         return " ".join(self.fragments)
 
-    def _guess(self, more: str = "") -> list[Action]:
+    def _guess(self, more: str = "") -> list[TurnAction]:
         """What would be the turn, if it is a new one and has words."""
         words = [*self.finals, more] if more else [*self.fragments]
         text = " ".join(words)
         return [Guessed(text)] if text and UNCLEAR not in text and not self._is_bot_busy else []
 
-    def _open(self) -> list[Action]:
+    def _open(self) -> list[TurnAction]:
         if self.state is not State.IDLE:
             return []
         self.state = State.LISTENING
         return [Started()]
 
-    def _after_words(self, is_final: bool, now: float) -> list[Action]:
+    def _after_words(self, is_final: bool, now: float) -> list[TurnAction]:
         if self._is_client_paced or self._is_voiced:
             self.deadline = None
         elif not is_final:
@@ -296,13 +296,13 @@ class Utterance(Given):
             self.deadline = now + self._no_vad_commit_s
         return []
 
-    def _commit_or_hold(self) -> list[Action]:
+    def _commit_or_hold(self) -> list[TurnAction]:
         if not self._is_unfinished:
             return self._commit()
         self.deadline = self._silent_at + self._unfinished_s
         return self._guess()
 
-    def _confirm(self, text: str, now: float, is_client: bool) -> list[Action]:
+    def _confirm(self, text: str, now: float, is_client: bool) -> list[TurnAction]:
         """The late final of a fragment that is committed already: what it says more, or better, is news."""
         pending, self._unconfirmed = self._unconfirmed, ""
         rest = beyond(pending, text)
@@ -313,12 +313,12 @@ class Utterance(Given):
             return [Committed(" ".join(self._answered), is_joined=True)]
         return self.on_words(rest or text, True, now, is_client)
 
-    def _join(self, text: str) -> list[Action]:
+    def _join(self, text: str) -> list[TurnAction]:
         self.pending, self.deadline = "", None  # the final replaces it
         self._answered = newest([*self._answered, text], MAX_CHARS)
         return [Committed(" ".join(self._answered), is_joined=True)]
 
-    def _commit(self) -> list[Action]:
+    def _commit(self) -> list[TurnAction]:
         fragments, text = list(self.fragments), self._text()
         is_company = self._is_bot_busy and is_backchannel(text, self._backchannels)
         if self._is_bot_busy and self._is_held and not is_company:
@@ -335,7 +335,7 @@ class Utterance(Given):
         self.state = State.THINKING
         return [Committed(" ".join(fragments))]
 
-    def _discard(self, reason: str) -> list[Action]:
+    def _discard(self, reason: str) -> list[TurnAction]:
         is_floor_ours = not self._is_bot_busy
         self._clear()
         if is_floor_ours:

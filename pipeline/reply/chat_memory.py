@@ -1,4 +1,4 @@
-"""`Memory`: what the LLM is told of the conversation: the words that were said, and those that were heard. Pure.
+"""`ChatMemory`: what the LLM is told of the conversation: the words that were said, and those that were heard. Pure.
 
  instructions (system prompt, whatever the context held at first; kept for ever)
  user       what are your opening hours
@@ -24,7 +24,7 @@ INTERRUPTED = "[interrupted]"  # marks an answer that the user cut
 PASSAGES = "{question}\n\nPassages that may help:\n{passages}"
 
 
-class Memory:
+class ChatMemory:
     """Keeps `context` up to date, and within `max_messages` and `max_chars` beside the instructions.
 
     Raises `ConfigurationError` for bounds below 2 messages or 1,000 characters.
@@ -76,7 +76,7 @@ class Memory:
     def preview(self, question: str, passages: str = "") -> LLMContext:
         """Return what `ask` would make of the context, as a copy; nothing is remembered of it."""
         context = LLMContext(tools=self.context.tools, tool_choice=self.context.tool_choice)
-        draft = Memory(context, max_messages=self._max_messages, max_chars=self._max_chars)
+        draft = ChatMemory(context, max_messages=self._max_messages, max_chars=self._max_chars)
         draft._fixed = list(self._fixed)
         draft._turns = {turn_id: [dict(m) for m in messages] for turn_id, messages in self._turns.items()}
         draft.ask(max(draft._turns, default=0) + 1, question, passages)

@@ -19,7 +19,7 @@ from pipecat.frames.frames import (
 
 from ..engine.processor import Processor
 from ..frames import ReplySpeechFrame, ReplyStartedFrame
-from .chat_memory import Memory
+from .chat_memory import ChatMemory
 from .reply_timer import ReplyTimer
 from .reply_watch import ReplyWatch
 
@@ -31,7 +31,7 @@ class LlmStream:
         self,
         owner: Processor,
         timer: ReplyTimer,
-        memory: Memory,
+        memory: ChatMemory,
         on_over: Callable[[ReplyWatch], Coroutine[Any, Any, None]],
         has_sentence: Callable[[str], bool],
     ) -> None:

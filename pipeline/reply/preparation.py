@@ -23,7 +23,7 @@ from prometheus_client import Counter as Metric
 
 from ..engine.conductor import Conductor
 from ..frames import SpeculativeContextFrame
-from ..interruption.contexts import labels_by_guess
+from ..interruption.labelled_services import labels_are_sure
 from ..listening.words import key_of
 from .downstream import Downstream
 
@@ -80,13 +80,14 @@ class Preparation:
                 "Responder(prepare=True) prepares nothing: no InterruptionGate follows, which would hold a reply until "
                 "its turn is committed. Put one behind the voice"
             )
-        guessing = [voice for voice in downstream.voices if isinstance(voice, TTSService) and labels_by_guess(voice)]
-        if self._is_wanted and guessing:
+        services = [type(voice) for voice in downstream.voices if isinstance(voice, TTSService)]
+        unsure = [service.__name__ for service in services if not labels_are_sure(service)]
+        if self._is_wanted and unsure:
             logger.error(
-                f"Responder(prepare=True) prepares nothing: {type(guessing[0]).__name__} labels late audio by guess, "
+                f"Responder(prepare=True) prepares nothing: {unsure[0]} is not known to be sure whose audio it pushes, "
                 "so a wrong reply could be heard in the next one. Use a voice with context ids"
             )
-        return self._is_wanted and downstream.has_gate and not guessing
+        return self._is_wanted and downstream.has_gate and not unsure
 
     def begin(
         self, frame: SpeculativeContextFrame, conductor: Conductor, now: float, give_up: Callable[[str], None]

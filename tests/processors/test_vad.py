@@ -30,7 +30,7 @@ from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.listening.speech import Offset, Onset, SpeechDetector
 from leibniz_voice.processors.embedded.silero.batching import shared_model
-from leibniz_voice.processors.embedded.silero.network import Memory, infer
+from leibniz_voice.processors.embedded.silero.network import RecurrentState, infer
 from leibniz_voice.processors.vad import SileroVAD
 
 ESPEAK = shutil.which("espeak-ng")
@@ -217,9 +217,9 @@ def test_thresholds_that_cannot_work_are_refused_at_once():
 
 def offline(audio: np.ndarray) -> list[tuple[int, Onset | Offset]]:
     """The unbatched model and the detector, one chunk after the other; events with the chunk that told them."""
-    memory, detector = Memory(16000), SpeechDetector()
+    state, detector = RecurrentState(16000), SpeechDetector()
     chunks = audio[: len(audio) // CHUNK * CHUNK].reshape(-1, CHUNK)
-    told = [(n, detector.feed(float(infer([memory], [c])[0]), CHUNK)) for n, c in enumerate(chunks)]
+    told = [(n, detector.feed(float(infer([state], [c])[0]), CHUNK)) for n, c in enumerate(chunks)]
     return [(n, event) for n, event in told if event is not None]
 
 

@@ -26,9 +26,9 @@ from ...pipeline.engine.consumes import consumes
 from ...pipeline.engine.processor import Processor
 from ...pipeline.engine.stages import Stage
 from ...pipeline.frames import (
-    PassageFrame,
     PlaybackPauseFrame,
     PlaybackResumeFrame,
+    ProtectedSpeechFrame,
     ProtectionFrame,
     ReplyEndedFrame,
     ReplyInterruptedFrame,
@@ -160,8 +160,8 @@ class ClientOutput(Processor):
     async def _on_reply_started(self, frame: ReplyStartedFrame, direction: FrameDirection) -> None:
         self._marker = frame.turn_id
 
-    @consumes(PassageFrame)
-    async def _on_passage(self, frame: PassageFrame, direction: FrameDirection) -> None:
+    @consumes(ProtectedSpeechFrame)
+    async def _on_protected_speech(self, frame: ProtectedSpeechFrame, direction: FrameDirection) -> None:
         self._playout.protect(frame.turn_id, frame.is_protected)
 
     @consumes(ReplyEndedFrame)
@@ -317,7 +317,7 @@ class ClientOutput(Processor):
             self.say(self._spell.mark(turn_id, sent_ms))
 
     def _note_protection(self, now: float) -> None:
-        """Say upstream that a protected passage has begun to sound, or is over."""
+        """Say upstream that protected speech has begun to sound, or is over."""
         is_protected = self._playout.is_protected(now)
         if is_protected != self._is_protected:
             self._is_protected = is_protected

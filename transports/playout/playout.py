@@ -20,20 +20,20 @@ CHUNK_MS = 20
 MAX_LEAD_MS = 100.0  # the contract's; a client that cannot be flushed plays this much of a cut reply
 MAX_LAG_MS = 1000.0  # how far a client may say that it is behind; what is beyond is not believed
 MAX_WORD_MS = 1000.0  # a word that sounds for longer is over, and a pause follows it
-MAX_MARKS = 64  # of passages in a reply; the oldest go
+MAX_MARKS = 64  # of protected speech in a reply; the oldest go
 _EPSILON = 1e-3  # samples; a clock in float seconds is not exact to the sample
 
 
 class _Reply:
     """The audio of one reply: what waits, what left, and its playback clock. Positions count samples."""
 
-    __slots__ = ("buffer", "closed", "ended", "origin_s", "passages", "sent", "sent_real", "spread", "turn_id", "words")
+    __slots__ = ("buffer", "closed", "ended", "marks", "origin_s", "sent", "sent_real", "spread", "turn_id", "words")
 
     def __init__(self, turn_id: int) -> None:
         self.turn_id = turn_id
         self.buffer = bytearray()  # PCM that has not left
         self.words: list[tuple[str, float]] = []  # (word, start in ms from the reply's first sample)
-        self.passages: list[tuple[int, bool]] = []  # (sample from which on, protected or not)
+        self.marks: list[tuple[int, bool]] = []  # (sample from which on, protected or not)
         self.spread = 0.0  # ms up to which words without times are spread over the audio
         self.sent = 0  # samples that left, the padding of the last chunk included
         self.sent_real = 0  # the same without the padding
@@ -103,7 +103,7 @@ class Playout:
         """What is pushed from now on is protected; or no longer."""
         reply = self._reply(turn_id)
         if reply is not None:
-            reply.passages = [*reply.passages[-MAX_MARKS:], (reply.sent_real + len(reply.buffer) // 2, is_protected)]
+            reply.marks = [*reply.marks[-MAX_MARKS:], (reply.sent_real + len(reply.buffer) // 2, is_protected)]
 
     def end(self, turn_id: int) -> None:
         """Nothing more will be pushed for this turn. A reply without any audio is finished by it."""
@@ -240,7 +240,7 @@ class Playout:
         reply, is_protected = self._replies[0], False
         played = self.played_ms(now_s) * self.sample_rate / 1000 + _EPSILON
         pushed = reply.sent_real + len(reply.buffer) // 2
-        for begin, value in reply.passages:
+        for begin, value in reply.marks:
             if begin <= played and (value or begin < pushed):
                 is_protected = value
         return is_protected

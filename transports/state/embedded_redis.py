@@ -9,8 +9,8 @@ socket. When the server goes, because it crashed or because the bot that started
 moment, and the next bot that looks (every 50 ms) starts another on the same data. So there is never a second server
 on one file, no leader to agree on, and a handover costs the others a fraction of a second, which the mirror bridges.
 
-A bot that dies takes its server with it (PR_SET_PDEATHSIG). That signal is sent when the *thread* that started the
-server ends, so `start` belongs into the thread of the event loop, normally the main one.
+A bot that dies takes its server with it; so does a *thread* that ends, so `start` belongs into the thread of the event
+loop, normally the main one (see `pipeline.engine.child_process`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -32,6 +31,7 @@ from prometheus_client import Counter
 
 from ...pipeline.conversation.store import StateStore
 from ...pipeline.engine import outside
+from ...pipeline.engine.child_process import Backoff, ChildProcess, doubling, going_with_us, in_words, last_line
 from ...pipeline.errors import StoreError
 from .memory_store import MemoryStore
 from .redis_store import RedisStore
@@ -43,24 +43,11 @@ except ImportError:  # not a Unix: no embedded server, open_store falls back to 
 
 _SOCKET_PATH_BYTES = 100  # the kernel's limit is 108 with the closing zero; keep clear of it
 _LOOK_S = 0.05
-_RETRY_S = (0.05, 2.0)
-_STABLE_S = 10.0
+_LONGEST_WAIT_S = 2.0
+_BACKOFF_S = doubling(0.05, _LONGEST_WAIT_S)
+_STABLE_S = 10.0  # a server that lived so long was well
 
 RESTARTS = Counter("leibniz_embedded_redis_restarts", "Servers started again after one ended by itself")
-
-# Asks for the death signal and becomes the server. A small process of its own, because code between fork and exec
-# (preexec_fn) can deadlock in a process with threads. The check of the parent closes the race with its death.
-_LAUNCH = """
-import os, sys
-try:
-    import ctypes
-    ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
-except (ImportError, OSError, AttributeError):
-    pass
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 def find_server() -> str | None:
@@ -86,7 +73,7 @@ class EmbeddedRedis:
         self.restarts = 0  # servers started again after one ended by itself
         self._start_timeout_s = start_timeout_s  # seconds until a starting server must answer (it reads its file)
         self._stop_timeout_s = stop_timeout_s  # seconds from SIGTERM to SIGKILL
-        self._process: subprocess.Popen[bytes] | None = None  # our server; None while another bot's serves
+        self._process: ChildProcess | None = None  # our server; None while another bot's serves
         self._watcher: asyncio.Task[None] | None = None  # keeps a server running; None before start
         self._failure = ""  # why the last server ended, from its log
 
@@ -98,7 +85,7 @@ class EmbeddedRedis:
     @property
     def pid(self) -> int | None:
         """Process id of the server that this bot started; None while another bot's serves."""
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        return self._process.pid if self._process is not None and self._process.status is None else None
 
     async def start(self) -> None:
         """Return when a server answers in the folder. Raises StoreError when none can run."""
@@ -129,45 +116,36 @@ class EmbeddedRedis:
             self._watcher.cancel()
             self._watcher = None
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        deadline = time.monotonic() + self._stop_timeout_s
-        while process.poll() is None:
-            if time.monotonic() > deadline:  # frozen, or waiting for a disk; the file survives a kill
-                process.kill()
-                process.wait()
-            await asyncio.sleep(0.005)
+        if process is not None:
+            await process.stop(within_s=self._stop_timeout_s)  # the file survives a kill
 
     async def _watch(self) -> None:
         """Keep a server running in the folder, with back-off between servers that end soon."""
-        first, longest = _RETRY_S
-        delay, started = first, time.monotonic()
+        backoff = Backoff(_BACKOFF_S)
         while True:
             await asyncio.sleep(_LOOK_S)
             if self._process is not None:
-                if self._process.poll() is None:
+                if self._process.status is None:
                     continue
-                self._note_end()
-                delay = first if time.monotonic() - started > _STABLE_S else min(2 * delay, longest)
-                await asyncio.sleep(delay)
+                lived_s = self._process.lived_s
+                self._note_end(self._process)
+                await asyncio.sleep(backoff.note(was_well=lived_s > _STABLE_S))
             # Broad: whatever goes wrong with one attempt, the watch goes on.
             try:
                 if self._start_if_free():
-                    started = time.monotonic()
                     self.restarts += 1
                     RESTARTS.inc()
                     logger.warning("embedded Redis started again in {}", self.directory)
             except Exception as error:
                 logger.error("embedded Redis does not start: {!r}", error)
-                await asyncio.sleep(longest)
+                await asyncio.sleep(_LONGEST_WAIT_S)
 
     def _start_if_free(self) -> bool:
         """Start a server unless one has the folder; True if started."""
         if self._process is not None:
-            if self._process.poll() is None:
+            if self._process.status is None:
                 return False
-            self._note_end()
+            self._note_end(self._process)
         assert fcntl is not None  # find_server found one
         lock = os.open(self.directory / "redis.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -180,7 +158,7 @@ class EmbeddedRedis:
         finally:
             os.close(lock)  # the server has its own descriptor of the same lock
 
-    def _spawn(self, lock: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, lock: int) -> ChildProcess:
         binary = find_server()
         if binary is None:
             raise StoreError("redis-server is gone")
@@ -189,8 +167,8 @@ class EmbeddedRedis:
         flags = ["--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700", "--databases", "1"]
         flags += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
         flags += ["--logfile", "redis.log", "--loglevel", "warning", "--daemonize", "no"]
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), binary, *flags],
+        process = subprocess.Popen(
+            going_with_us([binary, *flags]),
             pass_fds=(lock,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -198,14 +176,13 @@ class EmbeddedRedis:
             umask=0o077,  # what users said is for this user's eyes
             start_new_session=True,  # Ctrl-C is for the bot, which ends its calls and then the server
         )
+        return ChildProcess(process)
 
-    def _note_end(self) -> None:
+    def _note_end(self, process: ChildProcess) -> None:
         """Our server has ended: keep its last words."""
-        process, self._process = self._process, None
-        words = f"signal {-process.returncode}" if process is not None and (process.returncode or 0) < 0 else ""
-        with suppress(OSError):
-            words = words or (self.directory / "redis.log").read_text(errors="replace").strip().rpartition("\n")[2]
-        self._failure = words or f"exit status {process.returncode if process else None}"
+        self._process, status = None, process.status or 0
+        words = "" if status < 0 else last_line(self.directory / "redis.log")  # a signal leaves it no time for any
+        self._failure = words or in_words(status)
         logger.warning("embedded Redis in {} ended: {}", self.directory, self._failure)
         if "Bad file format" in words:  # it will not start on this file, ever; a torn end is no damage and it would
             aside = self.directory / f"damaged-{time.time_ns() // 1000}"

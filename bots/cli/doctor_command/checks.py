@@ -142,15 +142,15 @@ async def vad(_: Mapping[str, str]) -> Finding:
     """Silero: its file, and the time of a chunk."""
     import numpy as np
 
-    from leibniz_voice.processors.embedded.silero.network import Memory, infer, model_path
+    from leibniz_voice.processors.embedded.silero.network import RecurrentState, infer, model_path
 
     path = model_path()
     if not path.is_file():
         raise Problem(f"{path} is missing", "install pipecat-ai again, it brings the model")
-    memory, chunk = Memory(16_000), np.zeros(512, np.int16)
-    await asyncio.to_thread(infer, [memory], [chunk])
+    state, chunk = RecurrentState(16_000), np.zeros(512, np.int16)
+    await asyncio.to_thread(infer, [state], [chunk])
     began = time.perf_counter()
-    await asyncio.to_thread(lambda: [infer([memory], [chunk]) for _ in range(20)])
+    await asyncio.to_thread(lambda: [infer([state], [chunk]) for _ in range(20)])
     each_ms = (time.perf_counter() - began) / 20 * 1000
     return Finding("Speech detector", "ok", f"Silero, {each_ms:.2f} ms for each 32 ms")
 

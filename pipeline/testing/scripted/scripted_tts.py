@@ -58,6 +58,8 @@ class ScriptedTTS(TTSService):
     cancellation altogether: Pipecat then waits for a second and cancels again. A failure is an ErrorFrame.
     """
 
+    labels_its_audio = True  # its receiver has the id of each sentence
+
     def __init__(
         self,
         manner: Manner = Manner.IN_ORDER,

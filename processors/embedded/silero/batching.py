@@ -31,7 +31,7 @@ from loguru import logger
 
 from ....pipeline.engine import outside
 from ....pipeline.errors import ConfigurationError
-from .network import CHUNK_SAMPLES, Chunk, Memory, infer, step
+from .network import CHUNK_SAMPLES, Chunk, RecurrentState, infer, step
 
 BACKLOG_CHUNKS = 312  # 10 s a stream, caught up with in 50 ms; beyond it the oldest chunk is dropped and counted
 ALONE_STREAMS = 6  # open streams up to which no chunk waits: a process with so few has CPU to spare
@@ -85,13 +85,13 @@ class SileroStream:
     """One conversation's audio; made by `SileroModel.stream`. Use it on its loop only."""
 
     def __init__(self, model: SileroModel, sample_rate: int) -> None:
-        self.memory = Memory(sample_rate)  # touched only by the call in flight
+        self.state = RecurrentState(sample_rate)  # touched only by the call in flight
         self.chunk_samples = CHUNK_SAMPLES[sample_rate]  # length that submit takes
         self.dropped = 0  # chunks lost to a full backlog
         self.is_closed = False  # no callback any more
         self._model = model  # asked for a call whenever something is pending
         self._pending: deque[_Item] = deque()  # at most BACKLOG_CHUNKS; full: the oldest goes
-        self._is_fresh = False  # the next chunk submitted starts from an empty memory
+        self._is_fresh = False  # the next chunk submitted starts from an empty state
 
     def submit(self, chunk: Chunk, callback: Callback) -> None:
         """Queue one chunk `(chunk_samples,) int16`; `callback(probability)` comes on the loop, in this order.
@@ -213,7 +213,7 @@ class SileroModel:
         error: Exception | None = None
         try:
             for rate in CHUNK_SAMPLES:
-                _run_rounds([row for row in rows if row.stream.memory.sample_rate == rate])
+                _run_rounds([row for row in rows if row.stream.state.sample_rate == rate])
         except Exception as caught:  # top of a thread: whatever it was, the streams must get their answers
             error = caught
         try:
@@ -244,8 +244,8 @@ def _run_rounds(rows: list[_Row]) -> None:
         at = len(rows[0].answers)
         for row in rows:
             if row.items[at].is_fresh:
-                row.stream.memory.reset()
-        probabilities = infer([row.stream.memory for row in rows], [row.items[at].chunk for row in rows])
+                row.stream.state.reset()
+        probabilities = infer([row.stream.state for row in rows], [row.items[at].chunk for row in rows])
         for row, probability in zip(rows, probabilities.tolist(), strict=True):
             row.answers.append(probability)
         rows = [row for row in rows if len(row.items) > at + 1]

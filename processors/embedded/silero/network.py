@@ -38,13 +38,13 @@ def model_path() -> Path:
     return Path(str(importlib.resources.files("pipecat.audio.vad"))) / "data" / "silero_vad.onnx"
 
 
-Step = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[Any]]  # samples, state -> probabilities, state
+Network = Callable[[NDArray[np.float32], NDArray[np.float32]], Sequence[Any]]  # samples, state -> probabilities, state
 
 _lock = threading.Lock()
-_steps: dict[int, Step] = {}  # by sample rate; each loaded once per process: 40 ms
+_steps: dict[int, Network] = {}  # by sample rate; each loaded once per process: 40 ms
 
 
-def step(sample_rate: int) -> Step:
+def step(sample_rate: int) -> Network:
     """The process's only network for that rate; the first call loads it. Thread-safe, and so is what it returns."""
     with _lock:
         if sample_rate not in _steps:
@@ -52,7 +52,7 @@ def step(sample_rate: int) -> Step:
         return _steps[sample_rate]
 
 
-def load(published: bytes, sample_rate: int) -> Step:
+def load(published: bytes, sample_rate: int) -> Network:
     """The flat graph of these weights, if it answers what the published one answers; else that one, with a warning."""
     reference, rate = _session(published), np.array(sample_rate, np.int64)
 
@@ -82,7 +82,7 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
 
 
-def _difference(one: Step, other: Step, sample_rate: int) -> float:
+def _difference(one: Network, other: Network, sample_rate: int) -> float:
     """The largest difference of their probabilities over a second of a voice-like buzz that comes and goes in noise."""
     random, size = np.random.default_rng(1), CONTEXT_SAMPLES[sample_rate] + CHUNK_SAMPLES[sample_rate]
     states, worst = [np.zeros((2, 2, 128), np.float32)] * 2, 0.0
@@ -97,7 +97,7 @@ def _difference(one: Step, other: Step, sample_rate: int) -> float:
     return worst
 
 
-class Memory:
+class RecurrentState:
     """What the model carries from one chunk of a stream to the next."""
 
     def __init__(self, sample_rate: int) -> None:
@@ -105,30 +105,30 @@ class Memory:
             raise ConfigurationError(f"Silero VAD hears 8000 or 16000 Hz, not {sample_rate}; resample first")
         self.sample_rate = sample_rate  # Hz
         self.context = np.zeros(CONTEXT_SAMPLES[sample_rate], np.float32)  # scaled to +-1
-        self.state = np.zeros((2, 128), np.float32)  # recurrent
+        self.hidden = np.zeros((2, 128), np.float32)  # of its recurrent layer
 
     def reset(self) -> None:
         """Back to the start of a stream."""
         self.context = np.zeros_like(self.context)
-        self.state = np.zeros_like(self.state)
+        self.hidden = np.zeros_like(self.hidden)
 
 
-def infer(memories: Sequence[Memory], chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-    """Probabilities `(B,) float32` of one chunk each of B streams of the same rate; their memories move on.
+def infer(states: Sequence[RecurrentState], chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+    """Probabilities `(B,) float32` of one chunk each of B streams of the same rate; their states move on.
 
-    Not for one memory in two threads at a time.
+    Not for one state in two threads at a time.
     """
-    rate = memories[0].sample_rate
+    rate = states[0].sample_rate
     context = CONTEXT_SAMPLES[rate]
-    rows = np.empty((len(memories), context + CHUNK_SAMPLES[rate]), np.float32)
-    state = np.empty((2, len(memories), 128), np.float32)
-    for row, (memory, chunk) in enumerate(zip(memories, chunks, strict=True)):
-        rows[row, :context] = memory.context
+    rows = np.empty((len(states), context + CHUNK_SAMPLES[rate]), np.float32)
+    hidden = np.empty((2, len(states), 128), np.float32)
+    for row, (state, chunk) in enumerate(zip(states, chunks, strict=True)):
+        rows[row, :context] = state.context
         rows[row, context:] = chunk
-        state[:, row] = memory.state
+        hidden[:, row] = state.hidden
     rows[:, context:] *= 1 / 32768  # a power of two: exact
-    probabilities, state = step(rate)(rows, state)
-    for row, memory in enumerate(memories):
-        memory.context = rows[row, -context:].copy()  # a view would keep the whole batch alive
-        memory.state = state[:, row].copy()
+    probabilities, hidden = step(rate)(rows, hidden)
+    for row, state in enumerate(states):
+        state.context = rows[row, -context:].copy()  # a view would keep the whole batch alive
+        state.hidden = hidden[:, row].copy()
     return probabilities[:, 0]

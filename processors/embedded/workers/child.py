@@ -151,6 +151,7 @@ def main() -> None:
     child = Child(socket.socket(fileno=os.dup(0)))
     config = child.configure()
     sys.path[:] = config["path"]  # find what the parent finds
+    # As `die_with_parent` of pipeline/engine/child_process.py, which cannot be imported here.
     if config["dies_with_thread"] and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even when a fork holds the socket open
     try:

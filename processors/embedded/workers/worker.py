@@ -27,12 +27,13 @@ from typing import Any
 from loguru import logger
 
 from ....pipeline.engine import outside
+from ....pipeline.engine.child_process import Backoff, ChildProcess
 from ....pipeline.errors import ConfigurationError, ServiceError, WorkerCrashed
 from . import child as wire
 
 MAX_IN_FLIGHT = 64  # requests; one more is refused, as it would wait for seconds
 STUCK_S = 10.0  # without any message while requests are in flight: the child is killed
-BACKOFF_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before the nth start after crashes without an answer between them
+BACKOFF_S = (0.0, 0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before a start, after 0, 1, 2 ... crashes without an answer
 _CHILD = str(Path(__file__).with_name("child.py"))
 _EMBEDDED = Path(__file__).parent.parent
 ENGINES = {
@@ -49,13 +50,13 @@ class WorkerProcess:
         self.crashes = 0  # children that ended uninvited
         self._options = options  # what the engine is made of; JSON
         self._loop: asyncio.AbstractEventLoop | None = None  # who reads the socket; None without a child
-        self._process: subprocess.Popen[bytes] | None = None  # the child; None before the first ask and after a crash
+        self._process: ChildProcess | None = None  # the child; None before the first ask and after a crash
         self._sock: socket.socket | None = None  # to the child; None exactly when `_process` is
         self._messages = wire.Messages()  # decoder of what the child sends
         self._unsent = bytearray()  # what the socket did not take yet; MAX_IN_FLIGHT requests at most
         self._requests: dict[int, _Request] = {}  # asked and not answered, cancelled ones too
         self._last_id = 0  # newest request id; ids are not used twice
-        self._failures = 0  # crashes since the last answer, index into BACKOFF_S
+        self._backoff = Backoff(BACKOFF_S)  # counts the crashes since the last answer
         self._refusal: ServiceError | ConfigurationError | None = None  # the engine cannot start, and why
         self._watchdog: asyncio.TimerHandle | None = None  # fires STUCK_S after the newest message; None when idle
 
@@ -110,8 +111,8 @@ class WorkerProcess:
             raise type(self._refusal)(str(self._refusal))
         if self._process is not None and self._loop is not loop:
             self._take_over(loop)
-        if self._process is None and self._failures:
-            await asyncio.sleep(BACKOFF_S[min(self._failures - 1, len(BACKOFF_S) - 1)])
+        if self._process is None and self._backoff.failures:
+            await asyncio.sleep(self._backoff.delay_s)
         if self._process is None:
             self._start(loop)
 
@@ -121,8 +122,8 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = subprocess.Popen(  # vfork: about 2 ms, whatever the size of the parent
-                    [sys.executable, "-P", _CHILD], stdin=theirs.fileno(), stdout=subprocess.DEVNULL
+                self._process = ChildProcess(
+                    subprocess.Popen([sys.executable, "-P", _CHILD], stdin=theirs.fileno(), stdout=subprocess.DEVNULL)
                 )
             except OSError as error:
                 ours.close()
@@ -163,14 +164,13 @@ class WorkerProcess:
                 loop.remove_writer(sock)
             sock.close()
         if process is not None:
-            process.kill()  # it has nothing to save, and dies in the middle of C code too
-            process.wait()
+            process.kill()  # it has nothing to save
 
     def _crashed(self, why: str) -> None:
         if self._process is None:
             return
         self.crashes += 1
-        self._failures += 1
+        self._backoff.note(was_well=False)
         pid = self._process.pid
         self._drop_child()
         logger.warning(f"{self.engine} worker, pid {pid}, {why}; {len(self._requests)} requests lost")
@@ -262,7 +262,7 @@ class WorkerProcess:
         if kind == wire.CHUNK:
             request.put(payload)
             return
-        self._failures = 0
+        self._backoff.note(was_well=True)
         del self._requests[request_id]
         request.finish(_error(payload) if kind == wire.FAILED else None)
 

@@ -12,7 +12,7 @@ from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalRe
 from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
 from leibniz_voice.pipeline.conversation.resume import Exchange, resumption_of
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
-from leibniz_voice.pipeline.reply.chat_memory import INTERRUPTED, Memory
+from leibniz_voice.pipeline.reply.chat_memory import INTERRUPTED, ChatMemory
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
 from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.dialects.protocol import UserSpeaking
@@ -151,7 +151,7 @@ def test_the_stored_messages_are_read_as_turns_whatever_they_hold() -> None:
 
 def test_what_is_recalled_is_bounded_as_what_was_said_here() -> None:
     history = [{"turn_id": n, "question": f"q{n}", "text": f"a{n}", "interrupted": False} for n in range(50)]
-    memory = Memory(LLMContext(), max_messages=4)
+    memory = ChatMemory(LLMContext(), max_messages=4)
     memory.recall(resumption_of(ConversationFields(history=history)))
     assert [m["content"] for m in memory.context.get_messages()] == ["q48", "a48", "q49", "a49"]  # type: ignore[index]
     memory.recall(None)

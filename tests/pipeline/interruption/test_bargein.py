@@ -92,7 +92,7 @@ def test_speech_is_decided_by_the_table(ears: str) -> None:
 
 
 @pytest.mark.parametrize("ears", EARS)
-def test_nothing_holds_a_bot_that_is_never_interrupted_nor_a_protected_passage(ears: str) -> None:
+def test_nothing_holds_a_bot_that_is_never_interrupted_nor_protected_speech(ears: str) -> None:
     for row in TABLE:
         for policy, protected in ((NEVER, False), (POLICY, True), (ALWAYS, True)):
             assert decisions(policy, row, False, is_protected=protected, **EARS[ears]) == {NOTHING}, row

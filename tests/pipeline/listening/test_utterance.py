@@ -233,8 +233,8 @@ def test_the_final_of_a_fragment_that_was_news_replaces_it_and_does_not_join() -
     assert utterance.on_client_turn_end(1.4) == [Committed("where is it please")]
 
 
-def due_over_a_passage() -> Utterance:
-    """A complete turn waits for the end of a passage that nobody interrupts."""
+def due_over_protected_speech() -> Utterance:
+    """A complete turn waits for the end of protected speech."""
     utterance = Utterance()
     utterance.state = State.SPEAKING
     utterance.hold(True)
@@ -244,8 +244,8 @@ def due_over_a_passage() -> Utterance:
     return utterance
 
 
-def test_a_turn_that_waits_for_a_passage_is_not_committed_while_the_user_goes_on() -> None:
-    utterance = due_over_a_passage()
+def test_a_turn_that_waits_for_protected_speech_is_not_committed_while_the_user_goes_on() -> None:
+    utterance = due_over_protected_speech()
     utterance.on_speech_started(2)
     assert utterance.hold(False) == [Words(("where is",), True)]
     utterance.on_words("my parcel", True, 2.5)
@@ -253,7 +253,7 @@ def test_a_turn_that_waits_for_a_passage_is_not_committed_while_the_user_goes_on
 
 
 def test_a_turn_that_waits_for_a_reply_is_not_committed_while_the_user_goes_on() -> None:
-    utterance = due_over_a_passage()
+    utterance = due_over_protected_speech()
     utterance.on_speech_started(2)
     utterance.on_state(State.IDLE, 2.2)
     assert utterance.deadline is None
@@ -261,8 +261,8 @@ def test_a_turn_that_waits_for_a_reply_is_not_committed_while_the_user_goes_on()
     assert utterance.on_speech_stopped(3) == [Committed("where is my parcel")]
 
 
-def test_a_passage_that_ends_before_the_newest_words_are_final_does_not_end_the_turn() -> None:
-    utterance = due_over_a_passage()
+def test_protected_speech_that_ends_before_the_newest_words_are_final_does_not_end_the_turn() -> None:
+    utterance = due_over_protected_speech()
     utterance.on_speech_started(2)
     utterance.on_words("my par", False, 2.5)
     utterance.on_speech_stopped(3)
@@ -294,7 +294,7 @@ def test_noise_after_a_turn_that_the_client_ended_does_not_open_it_again() -> No
 
 
 def test_a_complete_turn_is_not_kept_waiting_by_a_cut() -> None:
-    utterance = due_over_a_passage()
+    utterance = due_over_protected_speech()
     utterance.on_cut(True, 2)
     assert utterance.deadline == 2 + BEHIND_S
     assert utterance.on_deadline(2 + BEHIND_S) == [Committed("where is")]

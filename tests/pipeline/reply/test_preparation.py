@@ -21,7 +21,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
 from leibniz_voice.pipeline.frames import (
     EarlyWordsFrame,
-    PassageFrame,
+    ProtectedSpeechFrame,
     ReplyEndedFrame,
     ReplyPreparingFrame,
     ReplyStartedFrame,
@@ -148,7 +148,7 @@ class BehindTheGate(Processor):
         super().__init__()
         self.passed: dict[str, list[int]] = {}
 
-    @consumes(ReplyStartedFrame, PassageFrame, ReplyTextFrame, OutputAudioRawFrame, ReplyEndedFrame)
+    @consumes(ReplyStartedFrame, ProtectedSpeechFrame, ReplyTextFrame, OutputAudioRawFrame, ReplyEndedFrame)
     async def _on_reply(self, frame: Any, direction: FrameDirection) -> None:
         turns = self.passed.setdefault(type(frame).__name__, [])
         if frame.turn_id not in turns:

@@ -12,14 +12,14 @@ from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import audio
 from leibniz_voice.pipeline.testing.audio import RATE, chunks, duration_ms, level, mix, silence, tone
 from leibniz_voice.pipeline.testing.fuzz.stamps import Stamp, spoken, stamped, stamps, turn_in, turns_in_audio
-from leibniz_voice.processors.embedded.silero.network import Memory, infer
+from leibniz_voice.processors.embedded.silero.network import RecurrentState, infer
 from leibniz_voice.processors.embedded.workers.shared import close_all
 
 
 def probabilities(pcm: bytes) -> list[float]:
     """Silero's, chunk by chunk."""
-    memory = Memory(RATE)
-    return [float(infer([memory], [np.frombuffer(chunk, np.int16)])[0]) for chunk in chunks(pcm, 32)]
+    state = RecurrentState(RATE)
+    return [float(infer([state], [np.frombuffer(chunk, np.int16)])[0]) for chunk in chunks(pcm, 32)]
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 24000])

@@ -21,7 +21,7 @@ from leibniz_voice.pipeline.engine import outside
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.processors.embedded.silero import batching as silero
 from leibniz_voice.processors.embedded.silero.batching import SileroModel, shared_model
-from leibniz_voice.processors.embedded.silero.network import Memory, infer, model_path
+from leibniz_voice.processors.embedded.silero.network import RecurrentState, infer, model_path
 from leibniz_voice.processors.vad_analyzer import SileroAnalyzer
 
 ESPEAK = shutil.which("espeak-ng")
@@ -47,8 +47,8 @@ def chunks_of(rate: int, seed: int = 1) -> list[np.ndarray]:
 
 
 def one_at_a_time(chunks, rate: int) -> np.ndarray:
-    memory = Memory(rate)
-    return np.array([infer([memory], [chunk])[0] for chunk in chunks])
+    state = RecurrentState(rate)
+    return np.array([infer([state], [chunk])[0] for chunk in chunks])
 
 
 async def until(condition) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 
-class Given:
+class Reconfigurable:
     """Remembers the keyword arguments of its constructor; costs one reference."""
 
     _given: dict[str, Any]

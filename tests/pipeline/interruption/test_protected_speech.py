@@ -1,4 +1,4 @@
-"""Passages that nobody interrupts: how they are marked, what the user hears, and what becomes of words over them."""
+"""Protected speech: how it is marked, what the user hears, and what becomes of words said over it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFram
 from leibniz_voice.pipeline import BargeInPolicy, Pipeline, Session, UserTurnFrame
 from leibniz_voice.pipeline.engine.parallel import Parallel
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.frames import PassageFrame, ReplySpeechFrame, ReplyTextFrame, SpeechChunkFrame
+from leibniz_voice.pipeline.frames import ProtectedSpeechFrame, ReplySpeechFrame, ReplyTextFrame, SpeechChunkFrame
 from leibniz_voice.pipeline.interruption.policy import Stance
 from leibniz_voice.pipeline.interruption.protection import check_marks, speech_of, without_marks
 from leibniz_voice.pipeline.services import IntentResult, RetrievalResult
@@ -38,14 +38,14 @@ def test_the_client_is_told_what_is_said_without_marks() -> None:
     assert without_marks("two  blanks") == "two  blanks"
 
 
-def test_a_passage_stands_between_its_marks() -> None:
+def test_protected_speech_stands_between_its_marks() -> None:
     frames = speech_of(3, f"hello <protected>{NOTICE}</protected> bye")
     assert isinstance(frames[0], ReplyTextFrame)
     assert frames[0].text == f"hello {NOTICE} bye"
     spoken = [f.text if isinstance(f, ReplySpeechFrame) else f.is_protected for f in frames[1:]]  # type: ignore[attr-defined]
     assert spoken == ["hello", True, NOTICE, False, "bye"]
     assert all(f.turn_id == 3 for f in frames)  # type: ignore[attr-defined]
-    assert not any(isinstance(f, PassageFrame) for f in speech_of(3, "plain text"))
+    assert not any(isinstance(f, ProtectedSpeechFrame) for f in speech_of(3, "plain text"))
 
 
 def talk(
@@ -111,7 +111,7 @@ async def says_so(call: Call) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_words_over_a_protected_passage_wait_for_its_end_and_then_interrupt(how: str) -> None:
+def test_words_over_protected_speech_wait_for_its_end_and_then_interrupt(how: str) -> None:
     heard: list[str] = []
 
     async def script(call: Call) -> None:
@@ -142,7 +142,7 @@ def test_words_over_a_reply_that_is_protected_to_its_end_are_the_next_turn() -> 
     assert call.replies == [NOTICE, "you said where is my parcel"]
 
 
-def test_a_backchannel_over_a_protected_passage_is_none_of_it() -> None:
+def test_a_backchannel_over_protected_speech_is_none_of_it() -> None:
     async def script(call: Call) -> None:
         await call.until_heard(200)
         await speaks_over(call, "okay")

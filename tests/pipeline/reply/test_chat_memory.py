@@ -8,15 +8,15 @@ import pytest
 from pipecat.processors.aggregators.llm_context import LLMContext
 
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.reply.chat_memory import INTERRUPTED, Memory
+from leibniz_voice.pipeline.reply.chat_memory import INTERRUPTED, ChatMemory
 
 
-def told(memory: Memory) -> list[tuple[str, Any]]:
+def told(memory: ChatMemory) -> list[tuple[str, Any]]:
     return [(message["role"], message.get("content")) for message in memory.context.get_messages()]
 
 
 def test_passages_stand_with_the_newest_question_only() -> None:
-    memory = Memory(LLMContext())
+    memory = ChatMemory(LLMContext())
     memory.ask(1, "when", "From nine.")
     assert "From nine." in told(memory)[0][1]
     memory.played(1, "From nine.")
@@ -26,21 +26,21 @@ def test_passages_stand_with_the_newest_question_only() -> None:
 
 
 def test_the_passages_of_a_question_that_was_never_answered_go_with_the_next_one() -> None:
-    memory = Memory(LLMContext())
+    memory = ChatMemory(LLMContext())
     memory.ask(1, "when", "From nine.")
     memory.ask(2, "where", "In Kiel.")
     assert told(memory)[0] == ("user", "when")
 
 
 def test_a_cut_answer_is_kept_as_far_as_it_was_heard_and_marked() -> None:
-    memory = Memory(LLMContext())
+    memory = ChatMemory(LLMContext())
     memory.ask(1, "when")
     memory.cut(1, "From nine", was_audible=True)
     assert told(memory) == [("user", "when"), ("assistant", f"From nine {INTERRUPTED}")]
 
 
 def test_a_question_cut_before_its_answer_was_audible_is_asked_anew_by_the_next_turn() -> None:
-    memory = Memory(LLMContext())
+    memory = ChatMemory(LLMContext())
     memory.ask(1, "when")
     memory.cut(1, "", was_audible=False)
     memory.ask(2, "when and where")
@@ -48,7 +48,7 @@ def test_a_question_cut_before_its_answer_was_audible_is_asked_anew_by_the_next_
 
 
 def test_what_a_tool_may_have_done_is_not_forgotten() -> None:
-    memory = Memory(LLMContext())
+    memory = ChatMemory(LLMContext())
     memory.ask(1, "buy it")
     memory.tool_called(1, "c1", "buy", {"what": "bike"})
     memory.cut(1, "", was_audible=False)
@@ -58,7 +58,7 @@ def test_what_a_tool_may_have_done_is_not_forgotten() -> None:
 
 
 def test_the_oldest_turns_go_whole_and_the_instructions_stay() -> None:
-    memory = Memory(LLMContext([{"role": "developer", "content": "Be brief."}]), max_messages=4)
+    memory = ChatMemory(LLMContext([{"role": "developer", "content": "Be brief."}]), max_messages=4)
     for turn in range(1, 6):
         memory.ask(turn, f"q{turn}")
         memory.tool_called(turn, f"c{turn}", "look", {})
@@ -67,7 +67,7 @@ def test_the_oldest_turns_go_whole_and_the_instructions_stay() -> None:
 
 
 def test_a_long_conversation_is_bounded_in_characters() -> None:
-    memory = Memory(LLMContext(), max_chars=1000)
+    memory = ChatMemory(LLMContext(), max_chars=1000)
     for turn in range(1, 50):
         memory.ask(turn, "x" * 100)
         memory.played(turn, "y" * 100)
@@ -76,4 +76,4 @@ def test_a_long_conversation_is_bounded_in_characters() -> None:
 
 def test_bounds_that_hold_no_turn_are_refused() -> None:
     with pytest.raises(ConfigurationError):
-        Memory(LLMContext(), max_messages=1)
+        ChatMemory(LLMContext(), max_messages=1)

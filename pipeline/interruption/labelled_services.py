@@ -1,0 +1,72 @@
+"""Which TTS services are sure whose audio they push: Pipecat's by a list, others by how they are built.
+
+A service labels its audio with a context id. One that gets audio on a connection of its own, without ids, can only
+label it by what is playing *now*: late audio of a cut reply gets the next reply's id and would be heard.
+
+    says so itself             `labels_its_audio` of the class           -> as it says
+    in KNOWN                   the id comes back with the audio          -> sure
+    reconnects when cut        `InterruptibleTTSService`                 -> sure: late audio has no way to come
+    yields from `run_tts`      a plain `TTSService` without a connection -> sure: the id is an argument
+    anything else                                                        -> not sure
+
+A subclass of a known one counts as that one while it overrides none of its private methods, as all receivers are; one
+of `InterruptibleTTSService` while it leaves `_handle_interruption` alone. Nobody looks into a method's code.
+"""
+
+from __future__ import annotations
+
+from pipecat.services.tts_service import InterruptibleTTSService, TTSService
+from pipecat.services.websocket_service import WebsocketService
+
+PIPECAT = "1.14.0"  # whose sources KNOWN was read from
+
+# Audio on a connection of their own, and the id that it belongs to comes with each message or is the connection's.
+KNOWN = frozenset(
+    {
+        "pipecat.services.asyncai.tts.AsyncAITTSService",  # context_id
+        "pipecat.services.azure.tts.AzureTTSService",  # one request at a time; an interruption waits for its end
+        "pipecat.services.cartesia.tts.CartesiaTTSService",  # context_id
+        "pipecat.services.elevenlabs.dialogue.tts.ElevenLabsDialogueTTSService",  # context_id
+        "pipecat.services.elevenlabs.tts.ElevenLabsTTSService",  # contextId
+        "pipecat.services.gradium.tts.GradiumTTSService",  # client_req_id
+        "pipecat.services.inworld.tts.InworldTTSService",  # contextId
+        "pipecat.services.nvidia.sagemaker.tts.NvidiaSageMakerTTSService",  # reconnects when cut, in a way of its own
+        "pipecat.services.nvidia.tts.NvidiaTTSService",  # a stream and a queue for each id
+        "pipecat.services.resembleai.tts.ResembleAITTSService",  # request_id
+        "pipecat.services.rime.tts.RimeTTSService",  # contextId
+        "pipecat.services.rime.tts_v1.RimeV1TTSService",  # context_id
+        "pipecat.services.soniox.tts.SonioxTTSService",  # stream_id
+    }
+)
+
+# How Pipecat's services name what belongs to a connection of their own; the beginning of a method's name.
+_OF_A_CONNECTION = ("_connect", "_receive", "_process_messages", "_process_responses", "_handle_audio", "_on_audio")
+
+
+def labels_are_sure(service: type[TTSService]) -> bool:
+    """Whether late audio of this service is sure to carry the id of the reply that it was made for, or not to come."""
+    says = getattr(service, "labels_its_audio", None)
+    if says is not None:
+        return bool(says)
+    known = next((cls for cls in service.__mro__ if _name(cls) in KNOWN), None)
+    if known is not None:
+        return not any(_is_private(name) and hasattr(known, name) for name in _methods(service, known))
+    if issubclass(service, InterruptibleTTSService):
+        return service._handle_interruption is InterruptibleTTSService._handle_interruption
+    if issubclass(service, WebsocketService):
+        return False
+    return not any(name.startswith(_OF_A_CONNECTION) for name in _methods(service, TTSService))
+
+
+def _methods(service: type, base: type) -> set[str]:
+    """The names of the methods that make `service` another class than `base`."""
+    between = [cls for cls in service.__mro__ if cls not in base.__mro__]
+    return {name for cls in between for name, member in vars(cls).items() if callable(member)}
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
