@@ -1,13 +1,4 @@
-"""`Processor`: a Pipecat `FrameProcessor` without queue or task, and the routes between such processors.
-
-A frame is handled inline, in the task of whoever pushed it, by the next processor that consumes its type:
-
-    push_frame -> table[type(frame)] -> handler of the next interested processor -> push_frame -> ...
-
-The table is filled once per frame type by walking along the chain, and forgotten when something on the way changes: a
-link, a pause, an event handler. A route ends at the first processor that is not ours, because a frame that skipped a
-queued processor would overtake what that one holds. What every processor must see (start, end, cancel, interruption,
-pause, resume, error) goes hop by hop through Pipecat's own code.
+"""`Processor`: a Pipecat `FrameProcessor` without queue or task, whose frames find their own way (see `routes`).
 
 Handlers never suspend except in `push_frame`: they decide, change their state, then push. An inline run is then
 atomic whoever's task it is in, and needs no lock.
@@ -16,11 +7,11 @@ atomic whoever's task it is in, and needs no lock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar
 
 from loguru import logger
-from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame, SystemFrame
+from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.utils.errors import ErrorCategory
 
@@ -28,13 +19,11 @@ from ..errors import ConfigurationError, ServiceError
 from ..frames import ReplyInterruptedFrame
 from ..given import Given
 from .conductor import MAX_TURN_TASKS, Conductor
-from .consumes import LIFECYCLE, handlers_of
-from .hops import blame, observe_hop
+from .consumes import handlers_of
+from .holding import MAX_HELD, Holding
+from .routes import Handler, RouteTable, blame, observe_hop
 from .stages import Stage
 
-Handler = Callable[[Frame, FrameDirection], Awaitable[None]]
-
-MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: the oldest is dropped
 _DOWN = FrameDirection.DOWNSTREAM
 
 
@@ -53,13 +42,12 @@ class Processor(Given, FrameProcessor):
     def __init__(self, *, name: str | None = None) -> None:
         self._engine_taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
         self._engine_before: FrameProcessor | None = None  # what `_prev` stores, see there
-        self._engine_down: dict[type[Frame], Handler] = {}  # frame type -> where a downstream push goes
-        self._engine_up: dict[type[Frame], Handler] = {}  # the same upstream
-        self._engine_own: dict[type[Frame], Handler] = {}  # frame type -> what this processor does with it
-        self._engine_held: list[tuple[Frame, FrameDirection, FrameCallback | None]] = []  # see MAX_HELD
-        self._engine_open = False  # StartFrame has been here
-        self._engine_paused = False  # data and control frames are held
-        self._engine_system_paused = False  # all frames are held
+        self._engine_holding = Holding()  # what waits here, before StartFrame or in a pause
+        self._engine_routes = RouteTable(self, handler_of=self._handler, holding=self._engine_holding)
+        self._engine_routes.sees_all = self._takes_all
+        # the table's own dicts, which are emptied and never replaced: one look-up less for each frame
+        self._engine_down, self._engine_up = self._engine_routes.down, self._engine_routes.up
+        self._engine_own = self._engine_routes.own
         self._engine_hooked = False  # somebody registered one of Pipecat's frame event handlers
         self._engine_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive
         self._engine_conductor: Conductor | None = None  # None until setup
@@ -85,7 +73,7 @@ class Processor(Given, FrameProcessor):
     async def push_frame(self, frame: Frame, direction: FrameDirection = _DOWN) -> None:
         """Hand `frame` to the next processor that consumes it. Returns when the inline run is over."""
         table = self._engine_down if direction is _DOWN else self._engine_up
-        deliver = table.get(frame.__class__) or self._route(frame.__class__, direction)
+        deliver = table.get(frame.__class__) or self._engine_routes.find(frame.__class__, direction)
         if self._engine_taps or self._engine_hooked:
             await self._push_watched(deliver, frame, direction)
             return
@@ -144,7 +132,7 @@ class Processor(Given, FrameProcessor):
         """Take a frame from a neighbour, and handle it inline. Pipecat's name; nothing is queued unless paused."""
         handle = None
         if callback is None:
-            handle = self._engine_own.get(frame.__class__) or self._find_own(frame.__class__)
+            handle = self._engine_own.get(frame.__class__) or self._engine_routes.find_own(frame.__class__)
         if handle is None:
             await self._queue_slow(frame, direction, callback)
             return
@@ -163,58 +151,43 @@ class Processor(Given, FrameProcessor):
             await self._interrupted(frame)
         await super().process_frame(frame, direction)
         if isinstance(frame, StartFrame):
-            self._engine_open = True
+            self._engine_holding.is_open = True
         elif isinstance(frame, CancelFrame):
-            self._engine_held.clear()
-            self._forget_routes()
+            self._engine_holding.is_cancelled = True
+            self._engine_holding.clear()
+            self._engine_routes.forget()
         if not self._takes_all:
             await (self._handler(frame.__class__) or self.push_frame)(frame, direction)
 
     async def _queue_slow(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
         is_start = isinstance(frame, StartFrame)
-        if not is_start and self._must_hold(frame):
+        if not is_start and self._engine_holding.must_hold(frame):
             self._hold(frame, direction, callback)
             return
         await super().queue_frame(frame, direction, callback)
         if is_start:
             await self._release()
 
-    def _must_hold(self, frame: Frame) -> bool:
-        if self._cancelling:
-            return False  # Pipecat drops it
-        if not self._engine_open or self._engine_system_paused:
-            return True
-        if isinstance(frame, SystemFrame):
-            return bool(self._engine_held) and not self._engine_paused  # while being released, in order
-        return self._engine_paused or bool(self._engine_held)
-
     def _hold(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
-        if not self._engine_held:
-            self._forget_routes()
-        elif len(self._engine_held) >= MAX_HELD:
-            dropped = self._engine_held.pop(0)[0]
+        if self._engine_holding.is_empty:
+            self._engine_routes.forget()
+        dropped = self._engine_holding.add(frame, direction, callback)
+        if dropped is not None:
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
-        self._engine_held.append((frame, direction, callback))
         self.on_held(frame)
 
     async def _release(self) -> None:
-        while (
-            self._engine_held
-            and self._engine_open
-            and not (self._engine_paused or self._engine_system_paused or self._cancelling)
-        ):
-            frame, direction, callback = self._engine_held[0]
+        while (held := self._engine_holding.next()) is not None:
             try:
-                await super().queue_frame(frame, direction, callback)
+                await super().queue_frame(*held)
             finally:
-                if self._engine_held and self._engine_held[0][0] is frame:
-                    self._engine_held.pop(0)
+                self._engine_holding.remove(held[0])
 
     async def _interrupted(self, frame: InterruptionFrame) -> None:
         if self._engine_conductor is not None:
             await self._engine_conductor.on_interruption(frame)
-        if self._engine_paused:
-            self._engine_held = [item for item in self._engine_held if not self.drops_held(item[0])]
+        if self._engine_holding.is_paused:
+            self._engine_holding.drop(self.drops_held)
             await self.resume_processing_frames()
 
     def drops_held(self, frame: Frame) -> bool:
@@ -228,22 +201,22 @@ class Processor(Given, FrameProcessor):
 
     async def pause_processing_frames(self) -> None:
         """Hold data and control frames until resumed; an interruption drops them and resumes."""
-        self._engine_paused = True
-        self._forget_routes()
+        self._engine_holding.is_paused = True
+        self._engine_routes.forget()
 
     async def resume_processing_frames(self) -> None:
         """Hand on what was held, in order."""
-        self._engine_paused = False
+        self._engine_holding.is_paused = False
         await self._release()
 
     async def pause_processing_system_frames(self) -> None:
         """Hold every frame until `resume_processing_system_frames`."""
-        self._engine_system_paused = True
-        self._forget_routes()
+        self._engine_holding.is_system_paused = True
+        self._engine_routes.forget()
 
     async def resume_processing_system_frames(self) -> None:
         """Hand on what was held, in order."""
-        self._engine_system_paused = False
+        self._engine_holding.is_system_paused = False
         await self._release()
 
     # -- set-up ------------------------------------------------------------------------------------------------
@@ -264,8 +237,8 @@ class Processor(Given, FrameProcessor):
         if self._engine_conductor is not None:
             conductor, self._engine_conductor = self._engine_conductor, None
             await conductor.leave(set(self._engine_tasks))
-        self._engine_held.clear()
-        self._forget_routes()
+        self._engine_holding.clear()
+        self._engine_routes.forget()
         await super().cleanup()
 
     async def push_error(
@@ -295,7 +268,8 @@ class Processor(Given, FrameProcessor):
         self._engine_hooked = any(
             event.handlers for name, event in self._event_handlers.items() if name.endswith("_frame")
         )
-        self._forget_routes()
+        self._engine_routes.sees_all = self._takes_all or self._engine_hooked
+        self._engine_routes.forget()
 
     # -- routes ------------------------------------------------------------------------------------------------
 
@@ -307,24 +281,12 @@ class Processor(Given, FrameProcessor):
     def _prev(self, processor: FrameProcessor | None) -> None:
         # Pipecat tells only the left processor of a link (by `link`); the right one learns of it by this assignment.
         self._engine_before = processor
-        self._forget_routes()
+        self._engine_routes.forget()
 
     def link(self, processor: FrameProcessor) -> None:
         """Make `processor` the next one; routes through here are found anew."""
-        self._forget_routes()
+        self._engine_routes.forget()
         super().link(processor)
-
-    def _forget_routes(self) -> None:
-        """Empty the tables of every processor whose route may pass or end here."""
-        if not self._engine_open:  # nothing is remembered about a processor before its StartFrame
-            return
-        self._engine_own.clear()
-        for side in ("_prev", "_next"):
-            node: FrameProcessor | None = self
-            while isinstance(node, Processor):
-                node._engine_down.clear()
-                node._engine_up.clear()
-                node = getattr(node, side, None)
 
     def _handler(self, frame_type: type[Frame]) -> Handler | None:
         try:
@@ -333,43 +295,6 @@ class Processor(Given, FrameProcessor):
             name = next((self._consumed[base] for base in frame_type.__mro__ if base in self._consumed), None)
             self._resolved[frame_type] = name
         return None if name is None else getattr(self, name)
-
-    @property
-    def _is_settled(self) -> bool:
-        return self._engine_open and not (
-            self._engine_held or self._engine_paused or self._engine_system_paused or self._cancelling
-        )
-
-    def _entry(self, frame_type: type[Frame]) -> Handler | None:
-        """Where a frame of this type enters this processor; None if it passes by."""
-        if self._takes_all or self._engine_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
-            return self.queue_frame
-        return self._handler(frame_type)
-
-    def _find_own(self, frame_type: type[Frame]) -> Handler | None:
-        """What a frame from a neighbour meets here; None if it has to take Pipecat's way."""
-        if self._takes_all or self._engine_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
-            return None
-        handle = self._engine_own[frame_type] = self._handler(frame_type) or self.push_frame
-        return handle
-
-    def _target(
-        self, frame_type: type[Frame], direction: FrameDirection
-    ) -> tuple[FrameProcessor | None, Handler | None]:
-        node: FrameProcessor | None = self
-        while True:
-            node = node._next if direction is _DOWN else node._prev
-            if not isinstance(node, Processor):
-                return node, None if node is None else node.queue_frame
-            entry = node._entry(frame_type)
-            if entry is not None:
-                return node, entry
-
-    def _route(self, frame_type: type[Frame], direction: FrameDirection) -> Handler | None:
-        target, deliver = self._target(frame_type, direction)
-        if deliver is not None and (not isinstance(target, Processor) or target._is_settled):
-            (self._engine_down if direction is _DOWN else self._engine_up)[frame_type] = deliver
-        return deliver
 
     async def _push_watched(self, deliver: Handler | None, frame: Frame, direction: FrameDirection) -> None:
         if self._engine_hooked:
