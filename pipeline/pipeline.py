@@ -35,12 +35,13 @@ class Pipeline(PipecatPipeline):
                     f"more than {MAX_IN_A_ROW} inline processors stand in a row; a frame would exhaust Python's stack. "
                     "Split the work differently, or put a queued Pipecat processor between"
                 )
-        super().__init__(list(processors))
+        self._chain = list(processors)  # as it was given
+        super().__init__(processors)
 
     @property
     def processors(self) -> list[FrameProcessor]:
         """The chain as it was given, without Pipecat's own source and sink at its ends."""
-        return self._processors[1:-1]
+        return list(self._chain)
 
 
 def _refuse_guessing_voices(processors: Sequence[FrameProcessor]) -> None:

@@ -21,12 +21,16 @@ from ..given import Given
 from .conductor import MAX_TURN_TASKS, Conductor
 from .consumes import handlers_of
 from .holding import MAX_HELD, Holding
+from .pipecat_seam import call_push_hooks, noticing_links, watchers_in
 from .routes import Handler, RouteTable, blame, observe_hop
 from .stages import Stage
 
+# Pipecat's events round each frame: a processor with a handler for one of them sees every frame
+FRAME_EVENTS = frozenset(f"on_{when}_{what}_frame" for when in ("before", "after") for what in ("process", "push"))
 _DOWN = FrameDirection.DOWNSTREAM
 
 
+@noticing_links(lambda processor: processor._engine_routes.forget())
 class Processor(Given, FrameProcessor):
     """Base of all processors here; drops into any Pipecat pipeline.
 
@@ -41,14 +45,13 @@ class Processor(Given, FrameProcessor):
 
     def __init__(self, *, name: str | None = None) -> None:
         self._engine_taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
-        self._engine_before: FrameProcessor | None = None  # what `_prev` stores, see there
         self._engine_holding = Holding()  # what waits here, before StartFrame or in a pause
         self._engine_routes = RouteTable(self, handler_of=self._handler, holding=self._engine_holding)
         self._engine_routes.sees_all = self._takes_all
         # the table's own dicts, which are emptied and never replaced: one look-up less for each frame
         self._engine_down, self._engine_up = self._engine_routes.down, self._engine_routes.up
         self._engine_own = self._engine_routes.own
-        self._engine_hooked = False  # somebody registered one of Pipecat's frame event handlers
+        self._engine_hooks: list[tuple[str, Any]] = []  # (event, handler) registered for one of FRAME_EVENTS
         self._engine_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive
         self._engine_conductor: Conductor | None = None  # None until setup
         super().__init__(name=name, enable_direct_mode=True)
@@ -74,7 +77,7 @@ class Processor(Given, FrameProcessor):
         """Hand `frame` to the next processor that consumes it. Returns when the inline run is over."""
         table = self._engine_down if direction is _DOWN else self._engine_up
         deliver = table.get(frame.__class__) or self._engine_routes.find(frame.__class__, direction)
-        if self._engine_taps or self._engine_hooked:
+        if self._engine_taps or self._engine_hooks:
             await self._push_watched(deliver, frame, direction)
             return
         if deliver is None:
@@ -224,10 +227,7 @@ class Processor(Given, FrameProcessor):
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Join the conversation. Overrides call `super().setup(setup)` first."""
         await super().setup(setup)
-        observer = setup.observer
-        if observer is not None:  # a WorkerObserver keeps its observers in a dict; anything else always watches
-            proxies = getattr(observer, "_proxies", None)
-            self._engine_taps = True if proxies is None else proxies
+        self._engine_taps = watchers_in(setup.observer)
         if self._engine_conductor is None:
             self._engine_conductor = Conductor.of(setup.pipeline_worker)
             self._engine_conductor.join()
@@ -257,31 +257,22 @@ class Processor(Given, FrameProcessor):
     def add_event_handler(self, event_name: str, handler: Any) -> None:
         """Register one of Pipecat's event handlers; a frame hook makes this processor see every frame."""
         super().add_event_handler(event_name, handler)
-        self._hooks_changed()
+        if event_name in FRAME_EVENTS:
+            self._engine_hooks.append((event_name, handler))
+            self._hooks_changed()
 
     def remove_event_handler(self, event_name: str, handler: Any) -> None:
         """Remove an event handler."""
         super().remove_event_handler(event_name, handler)
-        self._hooks_changed()
+        if (event_name, handler) in self._engine_hooks:
+            self._engine_hooks.remove((event_name, handler))
+            self._hooks_changed()
 
     def _hooks_changed(self) -> None:
-        self._engine_hooked = any(
-            event.handlers for name, event in self._event_handlers.items() if name.endswith("_frame")
-        )
-        self._engine_routes.sees_all = self._takes_all or self._engine_hooked
+        self._engine_routes.sees_all = self._takes_all or bool(self._engine_hooks)
         self._engine_routes.forget()
 
     # -- routes ------------------------------------------------------------------------------------------------
-
-    @property
-    def _prev(self) -> FrameProcessor | None:
-        return self._engine_before
-
-    @_prev.setter
-    def _prev(self, processor: FrameProcessor | None) -> None:
-        # Pipecat tells only the left processor of a link (by `link`); the right one learns of it by this assignment.
-        self._engine_before = processor
-        self._engine_routes.forget()
 
     def link(self, processor: FrameProcessor) -> None:
         """Make `processor` the next one; routes through here are found anew."""
@@ -297,8 +288,8 @@ class Processor(Given, FrameProcessor):
         return None if name is None else getattr(self, name)
 
     async def _push_watched(self, deliver: Handler | None, frame: Frame, direction: FrameDirection) -> None:
-        if self._engine_hooked:
-            await self._call_event_handler("on_before_push_frame", frame)
+        if self._engine_hooks:
+            await call_push_hooks(self, "on_before_push_frame", frame)
         try:
             if deliver is not None:
                 target: FrameProcessor = deliver.__self__  # type: ignore[attr-defined]
@@ -310,5 +301,5 @@ class Processor(Given, FrameProcessor):
             raise
         except Exception as error:
             await blame(deliver or self.push_frame, self, frame, error)
-        if self._engine_hooked:
-            await self._call_event_handler("on_after_push_frame", frame)
+        if self._engine_hooks:
+            await call_push_hooks(self, "on_after_push_frame", frame)

@@ -103,8 +103,8 @@ async def observe_hop(
     is_entry: bool = False,
 ) -> None:
     """Tell `source`'s observers of a hop to `target` and, unless the target's own entry does, that it is handled."""
-    setup = source._setup
-    if setup is None or setup.observer is None:
+    setup = source.processor_setup
+    if setup.observer is None:
         return
     now = setup.clock.get_time()
     if target is not source:

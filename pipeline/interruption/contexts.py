@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from types import CodeType
 from typing import Any
 
 from pipecat.frames.frames import Frame
@@ -22,11 +22,11 @@ from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.tts_service import InterruptibleTTSService, TTSService
 from pipecat.utils.utils import obj_id
 
+from ..engine.pipecat_seam import receivers_of
 from ..frames import ReplyStartedFrame
 
 MAX_CONTEXTS = 1024  # ids remembered per conversation; the oldest are long played
 _GUESS = "get_active_audio_context_id"  # how a receiver labels audio that came without an id
-_RECEIVERS = ("_receive", "_handle_audio", "_process_messages", "_on_audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,7 @@ def voices_before(processor: FrameProcessor) -> Iterator[TTSService]:
 
 def labels_by_guess(service: TTSService) -> bool:
     """Whether a service's receiver labels audio by what is playing, and it does not reconnect when interrupted."""
-    if isinstance(service, InterruptibleTTSService):
-        return False
-    return any(
-        isinstance(member, FunctionType) and name.startswith(_RECEIVERS) and _guesses(member.__code__)
-        for cls in type(service).__mro__
-        if cls.__module__ != TTSService.__module__
-        for name, member in vars(cls).items()
-    )
+    return not isinstance(service, InterruptibleTTSService) and any(map(_guesses, receivers_of(service)))
 
 
 def _guesses(code: CodeType) -> bool:
