@@ -18,12 +18,13 @@ from pipecat.utils.errors import ErrorCategory
 from ..errors import ConfigurationError, ServiceError
 from ..frames import ReplyInterruptedFrame
 from ..given import Given
-from .conductor import MAX_TURN_TASKS, Conductor
+from .conductor import Conductor
 from .consumes import handlers_of
 from .holding import MAX_HELD, Holding
 from .pipecat_seam import call_push_hooks, noticing_links, watchers_in
 from .routes import Handler, RouteTable, blame, observe_hop
 from .stages import Stage
+from .turn_tasks import MAX_TURN_TASKS
 
 # Pipecat's events round each frame: a processor with a handler for one of them sees every frame
 FRAME_EVENTS = frozenset(f"on_{when}_{what}_frame" for when in ("before", "after") for what in ("process", "push"))
