@@ -230,7 +230,7 @@ class Processor(Given, FrameProcessor):
         await super().setup(setup)
         self._engine_taps = watchers_in(setup.observer)
         if self._engine_conductor is None:
-            self._engine_conductor = Conductor.of(setup.pipeline_worker)
+            self._engine_conductor = Conductor.of(setup.pipeline_worker, setup.task_manager)
             self._engine_conductor.join()
 
     async def cleanup(self) -> None:
