@@ -47,6 +47,7 @@ class Processor(Given, FrameProcessor):
     def __init__(self, *, name: str | None = None) -> None:
         self._engine_taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
         self._engine_holding = Holding()  # what waits here, before StartFrame or in a pause
+        self._engine_releasing = False  # what was held is being handed on
         self._engine_routes = RouteTable(self, handler_of=self._handler, holding=self._engine_holding)
         self._engine_routes.sees_all = self._takes_all
         # the table's own dicts, which are emptied and never replaced: one look-up less for each frame
@@ -181,11 +182,19 @@ class Processor(Given, FrameProcessor):
         self.on_held(frame)
 
     async def _release(self) -> None:
-        while (held := self._engine_holding.next()) is not None:
-            try:
-                await super().queue_frame(*held)
-            finally:
-                self._engine_holding.remove(held[0])
+        if self._engine_releasing:  # by another task, or by the handler of a frame that was held
+            return
+        self._engine_releasing = True
+        try:
+            while (held := self._engine_holding.next()) is not None:
+                try:
+                    await super().queue_frame(*held)
+                finally:
+                    self._engine_holding.remove(held[0])
+        finally:
+            self._engine_releasing = False
+            if self._engine_holding.next() is not None:  # cancelled half-way, by whom it never concerned
+                self.create_task(self._release(), "release")
 
     async def _interrupted(self, frame: InterruptionFrame) -> None:
         if self._engine_conductor is not None:
