@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipecat.frames.frames import Frame, SystemFrame
+from pipecat.frames.frames import Frame, StartFrame, SystemFrame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection
 
 MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: the oldest is dropped
@@ -28,40 +28,58 @@ class Holding:
         return self.is_open and not (self._frames or self.is_paused or self.is_system_paused or self.is_cancelled)
 
     @property
+    def is_all_paused(self) -> bool:
+        """Whether system frames wait too, in a pause and not for the start."""
+        return self.is_open and self.is_system_paused
+
+    @property
     def is_empty(self) -> bool:
         """Whether no frame is held."""
         return not self._frames
 
     def must_hold(self, frame: Frame) -> bool:
-        """Whether a frame that comes now has to wait."""
+        """Whether a frame that comes now has to wait: for the start, for a pause, or for those that wait before it."""
         if self.is_cancelled:
             return False
+        if isinstance(frame, StartFrame):
+            return self.is_system_paused
         if not self.is_open or self.is_system_paused:
             return True
-        if isinstance(frame, SystemFrame):
-            return bool(self._frames) and not self.is_paused  # while being released, in order
+        if isinstance(frame, SystemFrame) and self.is_paused:
+            return any(isinstance(held[0], SystemFrame) for held in self._frames)
         return self.is_paused or bool(self._frames)
 
     def add(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> Frame | None:
         """Hold a frame. Returns the one that is dropped for it, if there is no room."""
         dropped = self._frames.pop(0)[0] if len(self._frames) >= MAX_HELD else None
-        self._frames.append((frame, direction, callback))
+        place = 0 if isinstance(frame, StartFrame) else len(self._frames)
+        self._frames.insert(place, (frame, direction, callback))
         return dropped
 
     def next(self) -> Held | None:
         """Return the frame that may go on now; it counts as held until `remove`. None: none is there, or none may."""
-        if not self.is_open or self.is_paused or self.is_system_paused or self.is_cancelled:
+        if self.is_system_paused or self.is_cancelled:
             return None
-        return self._frames[0] if self._frames else None
+        may_go: type[Frame] = Frame
+        if not self.is_open:
+            may_go = StartFrame
+        elif self.is_paused:
+            may_go = SystemFrame
+        return next((held for held in self._frames if isinstance(held[0], may_go)), None)
 
     def remove(self, frame: Frame) -> None:
         """The frame that was `next` has gone on."""
-        if self._frames and self._frames[0][0] is frame:
-            self._frames.pop(0)
+        place = next((i for i, held in enumerate(self._frames) if held[0] is frame), None)
+        if place is not None:
+            del self._frames[place]
+
+    def has(self, frame_type: type[Frame]) -> bool:
+        """Whether a data or control frame of this type is held."""
+        return any(isinstance(held[0], frame_type) and not isinstance(held[0], SystemFrame) for held in self._frames)
 
     def drop(self, is_dropped: Callable[[Frame], bool]) -> None:
-        """Drop some of what is held."""
-        self._frames = [held for held in self._frames if not is_dropped(held[0])]
+        """Drop some of the data and control frames that are held."""
+        self._frames = [h for h in self._frames if isinstance(h[0], SystemFrame) or not is_dropped(h[0])]
 
     def clear(self) -> None:
         """Drop all of it."""

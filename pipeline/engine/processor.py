@@ -7,12 +7,18 @@ atomic whoever's task it is in, and needs no lock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from loguru import logger
 from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame
-from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.processors.frame_processor import (
+    PAUSE_UNTIL_READY_TIMEOUT_SECS,
+    FrameCallback,
+    FrameDirection,
+    FrameProcessor,
+    FrameProcessorSetup,
+)
 from pipecat.utils.errors import ErrorCategory
 
 from ..errors import ConfigurationError, ServiceError
@@ -48,6 +54,7 @@ class Processor(Given, FrameProcessor):
         self._engine_taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
         self._engine_holding = Holding()  # what waits here, before StartFrame or in a pause
         self._engine_releasing = False  # what was held is being handed on
+        self._engine_pause_watch: asyncio.Task[None] | None = None  # waits for what a pause is to last until
         self._engine_routes = RouteTable(self, handler_of=self._handler, holding=self._engine_holding)
         self._engine_routes.sees_all = self._takes_all
         # the table's own dicts, which are emptied and never replaced: one look-up less for each frame
@@ -165,17 +172,21 @@ class Processor(Given, FrameProcessor):
             await (self._handler(frame.__class__) or self.push_frame)(frame, direction)
 
     async def _queue_slow(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
-        is_start = isinstance(frame, StartFrame)
-        if not is_start and self._engine_holding.must_hold(frame):
+        if self._engine_holding.must_hold(frame):
             self._hold(frame, direction, callback)
             return
         await super().queue_frame(frame, direction, callback)
-        if is_start:
+        if isinstance(frame, StartFrame):
             await self._release()
 
     def _hold(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
         if self._engine_holding.is_empty:
             self._engine_routes.forget()
+        elif self._engine_holding.is_all_paused:  # these wait like any other, but what they cut is cut now
+            if isinstance(frame, InterruptionFrame):
+                self._engine_holding.drop(self.drops_held)
+            elif isinstance(frame, CancelFrame):
+                self._engine_holding.drop(lambda _: True)
         dropped = self._engine_holding.add(frame, direction, callback)
         if dropped is not None:
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
@@ -232,6 +243,42 @@ class Processor(Given, FrameProcessor):
         self._engine_holding.is_system_paused = False
         await self._release()
 
+    async def pause_processing_all_frames_until(
+        self,
+        ready: Callable[[], Awaitable[Any]],
+        *,
+        timeout: float = PAUSE_UNTIL_READY_TIMEOUT_SECS,  # noqa: ASYNC109 - Pipecat's name
+    ) -> None:
+        """Hold every frame from the next one on until `ready()` returns, at most `timeout` seconds.
+
+        A second call takes the place of the first, and what is held stays held. If `ready` raises, it is reported as
+        an `ErrorFrame` and the pause is lifted.
+        """
+        await self._end_pause_watch()
+        await self.pause_processing_system_frames()
+        await self.pause_processing_frames()
+        self._engine_pause_watch = self.create_task(self._resume_when(ready, timeout), "pause_watch")
+
+    async def _resume_when(self, ready: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(ready(), timeout_s)
+        except TimeoutError:
+            logger.warning(f"{self} is still not ready after {timeout_s:g} s; its frames go on all the same")
+        except Exception as error:  # top of a task
+            await self.push_error(f"not ready: {error}", exception=error, category=ErrorCategory.UNKNOWN)
+        self._engine_pause_watch = None  # a handler of what goes on now may pause again
+        await self.resume_processing_frames()
+        await self.resume_processing_system_frames()
+
+    async def _end_pause_watch(self) -> None:
+        watch, self._engine_pause_watch = self._engine_pause_watch, None
+        if watch is not None and watch is not asyncio.current_task():
+            await self.cancel_task(watch)
+
+    def has_queued_frame(self, frame_type: type[Frame]) -> bool:
+        """Whether a data or control frame of this type is held."""
+        return self._engine_holding.has(frame_type)
+
     # -- set-up ------------------------------------------------------------------------------------------------
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
@@ -247,6 +294,7 @@ class Processor(Given, FrameProcessor):
         if self._engine_conductor is not None:
             conductor, self._engine_conductor = self._engine_conductor, None
             await conductor.leave(set(self._engine_tasks))
+        await self._end_pause_watch()
         self._engine_holding.clear()
         self._engine_routes.forget()
         await super().cleanup()
