@@ -304,7 +304,7 @@ def test_each_loop_has_one_model():
 @pytest.mark.slow
 def test_the_weights_are_found_without_importing_torch_or_the_wheel():
     code = (
-        "import sys; from leibniz_voice.processors.embedded import silero_net as n; n.step(16000); "
+        "import sys; from leibniz_voice.processors.embedded.silero import network as n; n.step(16000); "
         "assert not {'torch', 'silero_vad', 'torchaudio'} & set(sys.modules); print(n.model_path())"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
 
 from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
@@ -23,26 +22,13 @@ from leibniz_voice.transports.server.asgi.asgi_socket import MAX_UNSENT, AsgiSoc
 from leibniz_voice.transports.server.client_socket import ClientGone
 from tests.support import ROOT
 
-uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
+from ....support.asgi_serving import joined, listening, until
+
+pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
 fastapi = pytest.importorskip("fastapi", reason="needs the extra `fastapi`")
 
 ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
 SECRET = "correct horse battery staple, and then some"
-
-
-@asynccontextmanager
-async def listening(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application on a free port; yields "127.0.0.1:port"."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
-    running = asyncio.create_task(server._serve())  # `serve` would take the test's signals
-    while not server.started:
-        assert not running.done()
-        await asyncio.sleep(0.01)
-    try:
-        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await running
 
 
 def mounted(voice: AsgiApp) -> Any:
@@ -55,18 +41,6 @@ def mounted(voice: AsgiApp) -> Any:
 async def serving(**options: Any) -> AsyncIterator[str]:
     async with listening(mounted(AsgiApp(ECHO.build, **options))) as host:
         yield host
-
-
-def joined(host: str, session: str = "s1", path: str = "/voice/orchestrate", **options: Any) -> connect:
-    return connect(f"ws://{host}{path}?session_id={session}", **options)
-
-
-async def until(socket: ClientConnection, kind: str) -> dict[str, Any]:
-    async with asyncio.timeout(10):
-        while True:
-            message = await socket.recv()
-            if isinstance(message, str) and json.loads(message)["type"] == kind:
-                return json.loads(message)
 
 
 def get(url: str, method: str = "GET") -> tuple[int, str]:
