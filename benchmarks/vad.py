@@ -151,7 +151,7 @@ def leibniz(model: SileroModel, lags: list[float]) -> Hear:
     async def hear(block: bytes) -> None:
         await vad.queue_frame(InputAudioRawFrame(block, RATE, 1), FrameDirection.DOWNSTREAM)
 
-    vad._engine_open = True  # stands for the StartFrame of a pipeline
+    vad._engine_holding.is_open = True  # stands for the StartFrame of a pipeline
     return hear
 
 

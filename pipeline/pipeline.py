@@ -19,29 +19,51 @@ MAX_IN_A_ROW = 100  # inline processors without a queued one between: 160 meet P
 class Pipeline(PipecatPipeline):
     """A chain of processors, first to last; runs under Pipecat's `PipelineWorker` like any of its pipelines.
 
+    `source` and `sink` stand before and behind the chain in place of Pipecat's own, which push what comes to them out
+    of the pipeline; the rules of the order hold for them too.
+
     Raises `PipelineOrderError`, with the reason, for an order that cannot work: a stage that comes after one which
     depends on it, one processor standing twice, more than 100 of ours in a row, or a TTS service not known to be sure
     whose audio it pushes, unless `trust_late_audio` says that it is good enough.
     """
 
-    def __init__(self, processors: Sequence[FrameProcessor], *, trust_late_audio: bool = False) -> None:
-        check_order(processors)
+    def __init__(
+        self,
+        processors: Sequence[FrameProcessor],
+        *,
+        source: FrameProcessor | None = None,
+        sink: FrameProcessor | None = None,
+        trust_late_audio: bool = False,
+    ) -> None:
+        given = [processor for processor in (source, *processors, sink) if processor is not None]
+        check_order(given)
         if not trust_late_audio:
-            _refuse_unsure_voices(processors)
+            _refuse_unsure_voices(given)
         in_a_row = 0
-        for processor in processors:
+        for processor in given:
             in_a_row = in_a_row + 1 if isinstance(processor, Processor) else 0
             if in_a_row > MAX_IN_A_ROW:
                 raise PipelineOrderError(
                     f"more than {MAX_IN_A_ROW} inline processors stand in a row; a frame would exhaust Python's stack. "
                     "Split the work differently, or put a queued Pipecat processor between"
                 )
-        super().__init__(list(processors))
+        self._chain = list(processors)  # as it was given
+        self._given = given  # the same with the ends that were given
+        super().__init__(processors, source=source, sink=sink)
 
     @property
     def processors(self) -> list[FrameProcessor]:
-        """The chain as it was given, without Pipecat's own source and sink at its ends."""
-        return self._processors[1:-1]
+        """The chain as it was given, without the source and sink at its ends."""
+        return list(self._chain)
+
+    def processors_with_metrics(self) -> list[FrameProcessor]:
+        """Those in the chain, and given ends that have some."""
+        found: list[FrameProcessor] = []
+        for processor in self._given:
+            if processor.can_generate_metrics():
+                found.append(processor)
+            found.extend(processor.processors_with_metrics())
+        return found
 
 
 def _refuse_unsure_voices(processors: Sequence[FrameProcessor]) -> None:

@@ -97,7 +97,7 @@ class Session:
             await runner.add_workers(self._worker)
             self._run = asyncio.create_task(runner.run(), name=f"session {self.id}")
             self._run.add_done_callback(lambda _: self._over())
-            Conductor.of(self._worker).on_stuck = self._on_stuck
+            Conductor.of(self._worker).when_stuck(self._on_stuck)
             await self._first_of(started, failed, timeout_s=START_S)
             if failed.is_set() and not started.is_set():
                 await self._first_of(started, timeout_s=ERROR_GRACE_S)  # it may be one that the pipeline can live with
@@ -166,7 +166,7 @@ class Session:
     def _over(self) -> None:
         self._ended.set()
         if self._worker is not None:
-            Conductor.of(self._worker).on_stuck = None  # it would keep us, and we the worker that it is kept by
+            Conductor.of(self._worker).when_stuck(None)  # it would keep us, and we the worker that it is kept by
         tell, self.on_over = self.on_over, None
         if tell is not None:
             tell(self.stuck)

@@ -107,7 +107,7 @@ class InterruptionGate(Processor):
         if turn_id is None:
             return
         if frame.audio:  # else nobody hears anything yet
-            self.conductor.voiced_turn, self.conductor.voiced_at = turn_id, asyncio.get_running_loop().time()
+            self.conductor.audio_passed(turn_id, asyncio.get_running_loop().time())
             if turn_id > self._audible:
                 self._audible = turn_id
                 await self.push_frame(ReplyAudibleFrame(turn_id=turn_id))
@@ -160,7 +160,7 @@ class InterruptionGate(Processor):
     async def _on_reply_over(self, frame: Any, direction: FrameDirection) -> None:
         if not self.fence.passes(frame.turn_id):
             return
-        self.conductor.closed_turn = frame.turn_id
+        self.conductor.reply_closed(frame.turn_id)
         if not self._texts.is_complete(frame.turn_id):
             rest = frame.text if isinstance(frame, ReplyUnspokenFrame) else ""
             text = rest if self._texts.is_news(frame.turn_id, rest) else ""

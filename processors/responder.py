@@ -130,7 +130,7 @@ class Responder(Processor):
         self._downstream.watch_llms(self._stream.on_push)
         if self._prompt and not self._downstream.instruct(self._prompt):
             self.memory.instruct(self._prompt)
-        self.conductor.prepares = self._prepared.can_work(self._downstream)
+        self.conductor.say_prepares(self._prepared.can_work(self._downstream))
         await self.push_frame(frame, direction)
         resumption = self.conductor.resumption  # a turn to ask again comes from the turn aggregator
         self.memory.recall(resumption)

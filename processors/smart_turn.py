@@ -19,6 +19,7 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection
 
 from ..pipeline.engine.consumes import consumes
+from ..pipeline.engine.pipecat_seam import turn_probability
 from ..pipeline.engine.processor import Processor
 from ..pipeline.engine.stages import Stage
 from ..pipeline.errors import ConfigurationError
@@ -51,7 +52,7 @@ class SmartTurnModel:
         audio = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768
         if sample_rate != RATE:
             audio = soxr.resample(audio, sample_rate, RATE)
-        return float(self._analyzer._predict_endpoint(audio)["probability"])
+        return turn_probability(self._analyzer, audio)
 
 
 @cache

@@ -98,9 +98,11 @@ class StateTracker(Processor):
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Tell the other processors, before they start, where the conversation goes on."""
         await super().setup(setup)
-        self.conductor.session_id = self.record.session_id
-        self.conductor.turn_id = max(self.conductor.turn_id, self.record.fields.turn_id)
-        self.conductor.resumption = self._resumption if self.record.is_resumed else None
+        self.conductor.open_conversation(
+            session_id=self.record.session_id,
+            turn_id=self.record.fields.turn_id,
+            resumption=self._resumption if self.record.is_resumed else None,
+        )
 
     async def cleanup(self) -> None:
         """End the async callbacks, write the last log lines."""

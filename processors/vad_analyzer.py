@@ -26,11 +26,10 @@ class SileroAnalyzer(VADAnalyzer):
 
     def set_sample_rate(self, sample_rate: int) -> None:
         """Pipecat's call at the start; forgets what was heard."""
-        rate = self._init_sample_rate or sample_rate
-        self._state = RecurrentState(rate)
-        self._reset = QuietReset(sample_rate=rate)
+        super().set_sample_rate(sample_rate)  # the rate that was given to the constructor comes first
+        self._state = RecurrentState(self.sample_rate)
+        self._reset = QuietReset(sample_rate=self.sample_rate)
         self._is_quiet = True
-        super().set_sample_rate(sample_rate)
 
     def num_frames_required(self) -> int:
         """Samples of one chunk."""

@@ -1,13 +1,4 @@
-"""`Processor`: a Pipecat `FrameProcessor` without queue or task, and the routes between such processors.
-
-A frame is handled inline, in the task of whoever pushed it, by the next processor that consumes its type:
-
-    push_frame -> table[type(frame)] -> handler of the next interested processor -> push_frame -> ...
-
-The table is filled once per frame type by walking along the chain, and forgotten when something on the way changes: a
-link, a pause, an event handler. A route ends at the first processor that is not ours, because a frame that skipped a
-queued processor would overtake what that one holds. What every processor must see (start, end, cancel, interruption,
-pause, resume, error) goes hop by hop through Pipecat's own code.
+"""`Processor`: a Pipecat `FrameProcessor` without queue or task, whose frames find their own way (see `routes`).
 
 Handlers never suspend except in `push_frame`: they decide, change their state, then push. An inline run is then
 atomic whoever's task it is in, and needs no lock.
@@ -20,24 +11,33 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from loguru import logger
-from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame, SystemFrame
-from pipecat.processors.frame_processor import FrameCallback, FrameDirection, FrameProcessor, FrameProcessorSetup
+from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame
+from pipecat.processors.frame_processor import (
+    PAUSE_UNTIL_READY_TIMEOUT_SECS,
+    FrameCallback,
+    FrameDirection,
+    FrameProcessor,
+    FrameProcessorSetup,
+)
 from pipecat.utils.errors import ErrorCategory
 
 from ..errors import ConfigurationError, ServiceError
 from ..frames import ReplyInterruptedFrame
 from ..reconfigurable import Reconfigurable
-from .conductor import MAX_TURN_TASKS, Conductor
-from .consumes import LIFECYCLE, handlers_of
-from .hops import blame, observe_hop
+from .conductor import Conductor
+from .consumes import handlers_of
+from .holding import MAX_HELD, Holding
+from .pipecat_seam import call_push_hooks, noticing_links, watchers_in
+from .routes import Handler, RouteTable, blame, observe_hop
 from .stages import Stage
+from .turn_tasks import MAX_TURN_TASKS
 
-Handler = Callable[[Frame, FrameDirection], Awaitable[None]]
-
-MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: the oldest is dropped
+# Pipecat's events round each frame: a processor with a handler for one of them sees every frame
+FRAME_EVENTS = frozenset(f"on_{when}_{what}_frame" for when in ("before", "after") for what in ("process", "push"))
 _DOWN = FrameDirection.DOWNSTREAM
 
 
+@noticing_links(lambda processor: processor._engine_routes.forget())
 class Processor(Reconfigurable, FrameProcessor):
     """Base of all processors here; drops into any Pipecat pipeline.
 
@@ -52,15 +52,15 @@ class Processor(Reconfigurable, FrameProcessor):
 
     def __init__(self, *, name: str | None = None) -> None:
         self._engine_taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
-        self._engine_before: FrameProcessor | None = None  # what `_prev` stores, see there
-        self._engine_down: dict[type[Frame], Handler] = {}  # frame type -> where a downstream push goes
-        self._engine_up: dict[type[Frame], Handler] = {}  # the same upstream
-        self._engine_own: dict[type[Frame], Handler] = {}  # frame type -> what this processor does with it
-        self._engine_held: list[tuple[Frame, FrameDirection, FrameCallback | None]] = []  # see MAX_HELD
-        self._engine_open = False  # StartFrame has been here
-        self._engine_paused = False  # data and control frames are held
-        self._engine_system_paused = False  # all frames are held
-        self._engine_hooked = False  # somebody registered one of Pipecat's frame event handlers
+        self._engine_holding = Holding()  # what waits here, before StartFrame or in a pause
+        self._engine_releasing = False  # what was held is being handed on
+        self._engine_pause_watch: asyncio.Task[None] | None = None  # waits for what a pause is to last until
+        self._engine_routes = RouteTable(self, handler_of=self._handler, holding=self._engine_holding)
+        self._engine_routes.sees_all = self._takes_all
+        # the table's own dicts, which are emptied and never replaced: one look-up less for each frame
+        self._engine_down, self._engine_up = self._engine_routes.down, self._engine_routes.up
+        self._engine_own = self._engine_routes.own
+        self._engine_hooks: list[tuple[str, Any]] = []  # (event, handler) registered for one of FRAME_EVENTS
         self._engine_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive
         self._engine_conductor: Conductor | None = None  # None until setup
         super().__init__(name=name, enable_direct_mode=True)
@@ -85,8 +85,8 @@ class Processor(Reconfigurable, FrameProcessor):
     async def push_frame(self, frame: Frame, direction: FrameDirection = _DOWN) -> None:
         """Hand `frame` to the next processor that consumes it. Returns when the inline run is over."""
         table = self._engine_down if direction is _DOWN else self._engine_up
-        deliver = table.get(frame.__class__) or self._route(frame.__class__, direction)
-        if self._engine_taps or self._engine_hooked:
+        deliver = table.get(frame.__class__) or self._engine_routes.find(frame.__class__, direction)
+        if self._engine_taps or self._engine_hooks:
             await self._push_watched(deliver, frame, direction)
             return
         if deliver is None:
@@ -144,7 +144,7 @@ class Processor(Reconfigurable, FrameProcessor):
         """Take a frame from a neighbour, and handle it inline. Pipecat's name; nothing is queued unless paused."""
         handle = None
         if callback is None:
-            handle = self._engine_own.get(frame.__class__) or self._find_own(frame.__class__)
+            handle = self._engine_own.get(frame.__class__) or self._engine_routes.find_own(frame.__class__)
         if handle is None:
             await self._queue_slow(frame, direction, callback)
             return
@@ -163,58 +163,55 @@ class Processor(Reconfigurable, FrameProcessor):
             await self._interrupted(frame)
         await super().process_frame(frame, direction)
         if isinstance(frame, StartFrame):
-            self._engine_open = True
+            self._engine_holding.is_open = True
         elif isinstance(frame, CancelFrame):
-            self._engine_held.clear()
-            self._forget_routes()
+            self._engine_holding.is_cancelled = True
+            self._engine_holding.clear()
+            self._engine_routes.forget()
         if not self._takes_all:
             await (self._handler(frame.__class__) or self.push_frame)(frame, direction)
 
     async def _queue_slow(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
-        is_start = isinstance(frame, StartFrame)
-        if not is_start and self._must_hold(frame):
+        if self._engine_holding.must_hold(frame):
             self._hold(frame, direction, callback)
             return
         await super().queue_frame(frame, direction, callback)
-        if is_start:
+        if isinstance(frame, StartFrame):
             await self._release()
 
-    def _must_hold(self, frame: Frame) -> bool:
-        if self._cancelling:
-            return False  # Pipecat drops it
-        if not self._engine_open or self._engine_system_paused:
-            return True
-        if isinstance(frame, SystemFrame):
-            return bool(self._engine_held) and not self._engine_paused  # while being released, in order
-        return self._engine_paused or bool(self._engine_held)
-
     def _hold(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
-        if not self._engine_held:
-            self._forget_routes()
-        elif len(self._engine_held) >= MAX_HELD:
-            dropped = self._engine_held.pop(0)[0]
+        if self._engine_holding.is_empty:
+            self._engine_routes.forget()
+        elif self._engine_holding.is_all_paused:  # these wait like any other, but what they cut is cut now
+            if isinstance(frame, InterruptionFrame):
+                self._engine_holding.drop(self.drops_held)
+            elif isinstance(frame, CancelFrame):
+                self._engine_holding.drop(lambda _: True)
+        dropped = self._engine_holding.add(frame, direction, callback)
+        if dropped is not None:
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
-        self._engine_held.append((frame, direction, callback))
         self.on_held(frame)
 
     async def _release(self) -> None:
-        while (
-            self._engine_held
-            and self._engine_open
-            and not (self._engine_paused or self._engine_system_paused or self._cancelling)
-        ):
-            frame, direction, callback = self._engine_held[0]
-            try:
-                await super().queue_frame(frame, direction, callback)
-            finally:
-                if self._engine_held and self._engine_held[0][0] is frame:
-                    self._engine_held.pop(0)
+        if self._engine_releasing:  # by another task, or by the handler of a frame that was held
+            return
+        self._engine_releasing = True
+        try:
+            while (held := self._engine_holding.next()) is not None:
+                try:
+                    await super().queue_frame(*held)
+                finally:
+                    self._engine_holding.remove(held[0])
+        finally:
+            self._engine_releasing = False
+            if self._engine_holding.next() is not None:  # cancelled half-way, by whom it never concerned
+                self.create_task(self._release(), "release")
 
     async def _interrupted(self, frame: InterruptionFrame) -> None:
         if self._engine_conductor is not None:
             await self._engine_conductor.on_interruption(frame)
-        if self._engine_paused:
-            self._engine_held = [item for item in self._engine_held if not self.drops_held(item[0])]
+        if self._engine_holding.is_paused:
+            self._engine_holding.drop(self.drops_held)
             await self.resume_processing_frames()
 
     def drops_held(self, frame: Frame) -> bool:
@@ -228,35 +225,68 @@ class Processor(Reconfigurable, FrameProcessor):
 
     async def pause_processing_frames(self) -> None:
         """Hold data and control frames until resumed; an interruption drops them and resumes."""
-        self._engine_paused = True
-        self._forget_routes()
+        self._engine_holding.is_paused = True
+        self._engine_routes.forget()
 
     async def resume_processing_frames(self) -> None:
         """Hand on what was held, in order."""
-        self._engine_paused = False
+        self._engine_holding.is_paused = False
         await self._release()
 
     async def pause_processing_system_frames(self) -> None:
         """Hold every frame until `resume_processing_system_frames`."""
-        self._engine_system_paused = True
-        self._forget_routes()
+        self._engine_holding.is_system_paused = True
+        self._engine_routes.forget()
 
     async def resume_processing_system_frames(self) -> None:
         """Hand on what was held, in order."""
-        self._engine_system_paused = False
+        self._engine_holding.is_system_paused = False
         await self._release()
+
+    async def pause_processing_all_frames_until(
+        self,
+        ready: Callable[[], Awaitable[Any]],
+        *,
+        timeout: float = PAUSE_UNTIL_READY_TIMEOUT_SECS,  # noqa: ASYNC109 - Pipecat's name
+    ) -> None:
+        """Hold every frame from the next one on until `ready()` returns, at most `timeout` seconds.
+
+        A second call takes the place of the first, and what is held stays held. If `ready` raises, it is reported as
+        an `ErrorFrame` and the pause is lifted.
+        """
+        await self._end_pause_watch()
+        await self.pause_processing_system_frames()
+        await self.pause_processing_frames()
+        self._engine_pause_watch = self.create_task(self._resume_when(ready, timeout), "pause_watch")
+
+    async def _resume_when(self, ready: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(ready(), timeout_s)
+        except TimeoutError:
+            logger.warning(f"{self} is still not ready after {timeout_s:g} s; its frames go on all the same")
+        except Exception as error:  # top of a task
+            await self.push_error(f"not ready: {error}", exception=error, category=ErrorCategory.UNKNOWN)
+        self._engine_pause_watch = None  # a handler of what goes on now may pause again
+        await self.resume_processing_frames()
+        await self.resume_processing_system_frames()
+
+    async def _end_pause_watch(self) -> None:
+        watch, self._engine_pause_watch = self._engine_pause_watch, None
+        if watch is not None and watch is not asyncio.current_task():
+            await self.cancel_task(watch)
+
+    def has_queued_frame(self, frame_type: type[Frame]) -> bool:
+        """Whether a data or control frame of this type is held."""
+        return self._engine_holding.has(frame_type)
 
     # -- set-up ------------------------------------------------------------------------------------------------
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
         """Join the conversation. Overrides call `super().setup(setup)` first."""
         await super().setup(setup)
-        observer = setup.observer
-        if observer is not None:  # a WorkerObserver keeps its observers in a dict; anything else always watches
-            proxies = getattr(observer, "_proxies", None)
-            self._engine_taps = True if proxies is None else proxies
+        self._engine_taps = watchers_in(setup.observer)
         if self._engine_conductor is None:
-            self._engine_conductor = Conductor.of(setup.pipeline_worker)
+            self._engine_conductor = Conductor.of(setup.pipeline_worker, setup.task_manager)
             self._engine_conductor.join()
 
     async def cleanup(self) -> None:
@@ -264,8 +294,9 @@ class Processor(Reconfigurable, FrameProcessor):
         if self._engine_conductor is not None:
             conductor, self._engine_conductor = self._engine_conductor, None
             await conductor.leave(set(self._engine_tasks))
-        self._engine_held.clear()
-        self._forget_routes()
+        await self._end_pause_watch()
+        self._engine_holding.clear()
+        self._engine_routes.forget()
         await super().cleanup()
 
     async def push_error(
@@ -284,47 +315,27 @@ class Processor(Reconfigurable, FrameProcessor):
     def add_event_handler(self, event_name: str, handler: Any) -> None:
         """Register one of Pipecat's event handlers; a frame hook makes this processor see every frame."""
         super().add_event_handler(event_name, handler)
-        self._hooks_changed()
+        if event_name in FRAME_EVENTS:
+            self._engine_hooks.append((event_name, handler))
+            self._hooks_changed()
 
     def remove_event_handler(self, event_name: str, handler: Any) -> None:
         """Remove an event handler."""
         super().remove_event_handler(event_name, handler)
-        self._hooks_changed()
+        if (event_name, handler) in self._engine_hooks:
+            self._engine_hooks.remove((event_name, handler))
+            self._hooks_changed()
 
     def _hooks_changed(self) -> None:
-        self._engine_hooked = any(
-            event.handlers for name, event in self._event_handlers.items() if name.endswith("_frame")
-        )
-        self._forget_routes()
+        self._engine_routes.sees_all = self._takes_all or bool(self._engine_hooks)
+        self._engine_routes.forget()
 
     # -- routes ------------------------------------------------------------------------------------------------
 
-    @property
-    def _prev(self) -> FrameProcessor | None:
-        return self._engine_before
-
-    @_prev.setter
-    def _prev(self, processor: FrameProcessor | None) -> None:
-        # Pipecat tells only the left processor of a link (by `link`); the right one learns of it by this assignment.
-        self._engine_before = processor
-        self._forget_routes()
-
     def link(self, processor: FrameProcessor) -> None:
         """Make `processor` the next one; routes through here are found anew."""
-        self._forget_routes()
+        self._engine_routes.forget()
         super().link(processor)
-
-    def _forget_routes(self) -> None:
-        """Empty the tables of every processor whose route may pass or end here."""
-        if not self._engine_open:  # nothing is remembered about a processor before its StartFrame
-            return
-        self._engine_own.clear()
-        for side in ("_prev", "_next"):
-            node: FrameProcessor | None = self
-            while isinstance(node, Processor):
-                node._engine_down.clear()
-                node._engine_up.clear()
-                node = getattr(node, side, None)
 
     def _handler(self, frame_type: type[Frame]) -> Handler | None:
         try:
@@ -334,46 +345,9 @@ class Processor(Reconfigurable, FrameProcessor):
             self._resolved[frame_type] = name
         return None if name is None else getattr(self, name)
 
-    @property
-    def _is_settled(self) -> bool:
-        return self._engine_open and not (
-            self._engine_held or self._engine_paused or self._engine_system_paused or self._cancelling
-        )
-
-    def _entry(self, frame_type: type[Frame]) -> Handler | None:
-        """Where a frame of this type enters this processor; None if it passes by."""
-        if self._takes_all or self._engine_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
-            return self.queue_frame
-        return self._handler(frame_type)
-
-    def _find_own(self, frame_type: type[Frame]) -> Handler | None:
-        """What a frame from a neighbour meets here; None if it has to take Pipecat's way."""
-        if self._takes_all or self._engine_hooked or not self._is_settled or issubclass(frame_type, LIFECYCLE):
-            return None
-        handle = self._engine_own[frame_type] = self._handler(frame_type) or self.push_frame
-        return handle
-
-    def _target(
-        self, frame_type: type[Frame], direction: FrameDirection
-    ) -> tuple[FrameProcessor | None, Handler | None]:
-        node: FrameProcessor | None = self
-        while True:
-            node = node._next if direction is _DOWN else node._prev
-            if not isinstance(node, Processor):
-                return node, None if node is None else node.queue_frame
-            entry = node._entry(frame_type)
-            if entry is not None:
-                return node, entry
-
-    def _route(self, frame_type: type[Frame], direction: FrameDirection) -> Handler | None:
-        target, deliver = self._target(frame_type, direction)
-        if deliver is not None and (not isinstance(target, Processor) or target._is_settled):
-            (self._engine_down if direction is _DOWN else self._engine_up)[frame_type] = deliver
-        return deliver
-
     async def _push_watched(self, deliver: Handler | None, frame: Frame, direction: FrameDirection) -> None:
-        if self._engine_hooked:
-            await self._call_event_handler("on_before_push_frame", frame)
+        if self._engine_hooks:
+            await call_push_hooks(self, "on_before_push_frame", frame)
         try:
             if deliver is not None:
                 target: FrameProcessor = deliver.__self__  # type: ignore[attr-defined]
@@ -385,5 +359,5 @@ class Processor(Reconfigurable, FrameProcessor):
             raise
         except Exception as error:
             await blame(deliver or self.push_frame, self, frame, error)
-        if self._engine_hooked:
-            await self._call_event_handler("on_after_push_frame", frame)
+        if self._engine_hooks:
+            await call_push_hooks(self, "on_after_push_frame", frame)

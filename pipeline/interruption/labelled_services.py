@@ -18,6 +18,9 @@ from __future__ import annotations
 from pipecat.services.tts_service import InterruptibleTTSService, TTSService
 from pipecat.services.websocket_service import WebsocketService
 
+from ..engine.pipecat_seam import OF_A_CONNECTION, reconnects_when_interrupted
+
+_OF_A_CONNECTION = (*OF_A_CONNECTION, "_on_audio")  # and as others like to call it
 PIPECAT = "1.14.0"  # whose sources KNOWN was read from
 
 # Audio on a connection of their own, and the id that it belongs to comes with each message or is the connection's.
@@ -39,9 +42,6 @@ KNOWN = frozenset(
     }
 )
 
-# How Pipecat's services name what belongs to a connection of their own; the beginning of a method's name.
-_OF_A_CONNECTION = ("_connect", "_receive", "_process_messages", "_process_responses", "_handle_audio", "_on_audio")
-
 
 def labels_are_sure(service: type[TTSService]) -> bool:
     """Whether late audio of this service is sure to carry the id of the reply that it was made for, or not to come."""
@@ -52,7 +52,7 @@ def labels_are_sure(service: type[TTSService]) -> bool:
     if known is not None:
         return not any(_is_private(name) and hasattr(known, name) for name in _methods(service, known))
     if issubclass(service, InterruptibleTTSService):
-        return service._handle_interruption is InterruptibleTTSService._handle_interruption
+        return reconnects_when_interrupted(service)
     if issubclass(service, WebsocketService):
         return False
     return not any(name.startswith(_OF_A_CONNECTION) for name in _methods(service, TTSService))

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from loguru import logger
 from pipecat.services.tts_service import TTSService
 from prometheus_client import Counter as Metric
 
+from ..conversation.prepared import Prepared
 from ..engine.conductor import Conductor
 from ..frames import SpeculativeContextFrame
 from ..interruption.labelled_services import labels_are_sure
@@ -31,35 +31,6 @@ PREPARED = Metric("leibniz_prepared_replies", "Replies prepared before the commi
 PREPARED_SAVED = Metric("leibniz_prepared_saved_seconds", "Waiting for the first audio that prepared replies saved")
 
 HOLD_S = 5.0  # a reply is held no longer: the longest honest wait is `Utterance.no_words_s`
-HOLD_AUDIO_S = 10.0  # nor more audio of it, 320 KB at 16 kHz; as much as the embedded voice makes ahead
-
-
-@dataclass
-class Prepared:
-    """A reply that nobody may hear yet."""
-
-    frame: SpeculativeContextFrame  # what it answers
-    key: str  # the words that it is for, see `key_of`
-    begun_at: float  # loop time
-    give_up: Callable[[str], None]  # says why it cannot be held; the owner drops it
-    voiced_at: float | None = None  # loop time of its first audio at the gate; None before
-    audio_s: float = 0.0  # so much of it is held
-
-    @property
-    def turn_id(self) -> int:
-        """The id that the commit of the same words gets."""
-        return self.frame.turn_id
-
-    def held(self, audio_s: float, now: float) -> None:
-        """Some of its audio is kept back at the gate."""
-        self.voiced_at = now if self.voiced_at is None else self.voiced_at
-        self.audio_s += audio_s
-        if self.audio_s > HOLD_AUDIO_S:
-            self.give_up(f"more than {HOLD_AUDIO_S:g} s of audio")
-
-    def saved_s(self, committed_at: float) -> float:
-        """How much later its first audio would have come, had it been begun at the commit."""
-        return min(committed_at, self.voiced_at if self.voiced_at is not None else committed_at) - self.begun_at
 
 
 class Preparation:
@@ -97,7 +68,7 @@ class Preparation:
             return None
         conductor.mint_turn_id()
         self._conductor, self.current = conductor, Prepared(frame, key_of(frame.text), now, give_up)
-        conductor.prepared = self.current
+        conductor.hold_prepared(self.current)
         self._timer = asyncio.get_running_loop().call_later(HOLD_S, give_up, f"no commit within {HOLD_S:g} s")
         logger.debug(f"turn {frame.turn_id} is prepared, for: {frame.text}")
         return self.current
@@ -141,5 +112,5 @@ class Preparation:
             self._timer.cancel()
             self._timer = None
         if prepared is not None and self._conductor is not None and self._conductor.prepared is prepared:
-            self._conductor.prepared = None
+            self._conductor.hold_prepared(None)
         return prepared

@@ -333,7 +333,7 @@ class _Check:
             for name in names:
                 setattr(processor, name, _fails)
             if isinstance(processor, Processor):
-                processor._forget_routes()
+                processor._engine_routes.forget()
             await bench.send(frame)
             await self.settle()
             if not any(isinstance(s.frame, ErrorFrame) and s.direction is UP for s in bench.seen):
@@ -341,7 +341,7 @@ class _Check:
             for name in names:
                 setattr(processor, name, genuine[name])
             if isinstance(processor, Processor):
-                processor._forget_routes()
+                processor._engine_routes.forget()
             await self._forwards(bench, UnknownDataFrame(), DOWN)
 
 

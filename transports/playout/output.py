@@ -124,7 +124,7 @@ class ClientOutput(Processor):
     @consumes(InputAudioRawFrame)
     async def _on_microphone(self, frame: Frame, direction: FrameDirection) -> None:
         """The user's audio ends here, unless somebody behind wants it: the way out costs a tenth of a call."""
-        if not isinstance(self._next, PipelineSink):
+        if not isinstance(self.next, PipelineSink):
             await self.push_frame(frame, direction)
 
     @consumes(OutputAudioRawFrame)

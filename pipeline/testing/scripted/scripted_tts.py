@@ -122,7 +122,7 @@ class ScriptedTTS(TTSService):
     def create_context_id(self) -> str:
         """As Pipecat's, but a new id is the same in each run."""
         context_id = super().create_context_id()
-        if context_id == self._turn_context_id:  # used again within a turn
+        if context_id.startswith("context "):  # used again within a turn
             return context_id
         self._contexts += 1
         return f"context {self._contexts}"

@@ -19,6 +19,7 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
+from leibniz_voice.pipeline.conversation.prepared import HOLD_AUDIO_S
 from leibniz_voice.pipeline.frames import (
     EarlyWordsFrame,
     ProtectedSpeechFrame,
@@ -30,7 +31,7 @@ from leibniz_voice.pipeline.frames import (
     TurnContextFrame,
     UserTurnFrame,
 )
-from leibniz_voice.pipeline.reply.preparation import HOLD_AUDIO_S, HOLD_S
+from leibniz_voice.pipeline.reply.preparation import HOLD_S
 from leibniz_voice.pipeline.testing import AsyncCall, Script, Step, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.fuzz.stamps import spoken
 from leibniz_voice.pipeline.testing.scripted.scripted_services import (

@@ -1,0 +1,86 @@
+"""`Holding`: what a processor keeps back, before its StartFrame and while it is paused, and when that may go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipecat.frames.frames import Frame, StartFrame, SystemFrame
+from pipecat.processors.frame_processor import FrameCallback, FrameDirection
+
+MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: the oldest is dropped
+
+Held = tuple[Frame, FrameDirection, FrameCallback | None]
+
+
+class Holding:
+    """The frames of one processor that wait, oldest first, and what they wait for."""
+
+    def __init__(self) -> None:
+        self.is_open = False  # StartFrame has been here
+        self.is_paused = False  # data and control frames are held
+        self.is_system_paused = False  # all frames are held
+        self.is_cancelled = False  # CancelFrame has been here; Pipecat drops whatever still comes
+        self._frames: list[Held] = []  # see MAX_HELD
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether frames go through without a look at anything here."""
+        return self.is_open and not (self._frames or self.is_paused or self.is_system_paused or self.is_cancelled)
+
+    @property
+    def is_all_paused(self) -> bool:
+        """Whether system frames wait too, in a pause and not for the start."""
+        return self.is_open and self.is_system_paused
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame is held."""
+        return not self._frames
+
+    def must_hold(self, frame: Frame) -> bool:
+        """Whether a frame that comes now has to wait: for the start, for a pause, or for those that wait before it."""
+        if self.is_cancelled:
+            return False
+        if isinstance(frame, StartFrame):
+            return self.is_system_paused
+        if not self.is_open or self.is_system_paused:
+            return True
+        if isinstance(frame, SystemFrame) and self.is_paused:
+            return any(isinstance(held[0], SystemFrame) for held in self._frames)
+        return self.is_paused or bool(self._frames)
+
+    def add(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> Frame | None:
+        """Hold a frame. Returns the one that is dropped for it, if there is no room."""
+        dropped = self._frames.pop(0)[0] if len(self._frames) >= MAX_HELD else None
+        place = 0 if isinstance(frame, StartFrame) else len(self._frames)
+        self._frames.insert(place, (frame, direction, callback))
+        return dropped
+
+    def next(self) -> Held | None:
+        """Return the frame that may go on now; it counts as held until `remove`. None: none is there, or none may."""
+        if self.is_system_paused or self.is_cancelled:
+            return None
+        may_go: type[Frame] = Frame
+        if not self.is_open:
+            may_go = StartFrame
+        elif self.is_paused:
+            may_go = SystemFrame
+        return next((held for held in self._frames if isinstance(held[0], may_go)), None)
+
+    def remove(self, frame: Frame) -> None:
+        """The frame that was `next` has gone on."""
+        place = next((i for i, held in enumerate(self._frames) if held[0] is frame), None)
+        if place is not None:
+            del self._frames[place]
+
+    def has(self, frame_type: type[Frame]) -> bool:
+        """Whether a data or control frame of this type is held."""
+        return any(isinstance(held[0], frame_type) and not isinstance(held[0], SystemFrame) for held in self._frames)
+
+    def drop(self, is_dropped: Callable[[Frame], bool]) -> None:
+        """Drop some of the data and control frames that are held."""
+        self._frames = [h for h in self._frames if isinstance(h[0], SystemFrame) or not is_dropped(h[0])]
+
+    def clear(self) -> None:
+        """Drop all of it."""
+        self._frames.clear()
