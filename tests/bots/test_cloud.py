@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -21,6 +20,7 @@ from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import WebSocketClient, WebSocketServer
 from tests.support import ROOT
+from tests.support.tools import needs
 
 from ..support.fake_cloud import KEY, FakeCartesia, FakeDeepgram, FakeElevenLabs, FakeVoice, loudness_at
 from ..support.fake_openai import FakeOpenAI, says
@@ -30,10 +30,6 @@ VARIABLES = [f"{s.prefix}_{what}" for s in (*STT, *TTS) for what in ("API_KEY", 
 QUESTION, SECOND = "do you sell tandems", "tell me about gift cards instead"
 LISTED = "what are your opening hours"  # the embedded recogniser hears it too
 STORY = "We sell two tandems. " + "Both of them have gears and brakes and bells. " * 3
-
-needs_deepgram = pytest.mark.skipif(
-    not importlib.util.find_spec("deepgram"), reason="needs pip install 'leibniz-voice[cloud]'"
-)
 
 
 @functools.cache
@@ -105,7 +101,7 @@ def with_bot(
         logger.remove(handler)
 
 
-@needs_deepgram
+@needs("cloud")
 @pytest.mark.slow
 @pytest.mark.parametrize("voice", [FakeCartesia, FakeElevenLabs])
 def test_all_of_them_at_once_and_a_barge_in(monkeypatch: pytest.MonkeyPatch, voice: type[FakeVoice]) -> None:
@@ -178,7 +174,7 @@ def test_a_voice_that_dies_in_a_reply_is_replaced_in_the_next(
     with_bot(monkeypatch, script, voice())
 
 
-@needs_deepgram
+@needs("cloud")
 @pytest.mark.slow
 @pytest.mark.parametrize("failure", ["refused", "dead", pytest.param("deaf", marks=pytest.mark.full)])
 def test_a_recogniser_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch, failure: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import wave
 from datetime import datetime
@@ -13,6 +12,7 @@ import pytest
 
 from leibniz_voice.bots import custom
 from leibniz_voice.pipeline.testing import Call, run_offline
+from tests.support.tools import needs
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def _recordings_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(custom, "CALLS", tmp_path)
 
 
-@pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
+@needs("flite")
 def test_nothing_is_answered_before_the_wake_phrase_and_the_call_is_recorded(tmp_path: Path) -> None:
     async def script(call: Call) -> None:
         await call.says(speech("what are your opening hours"), then_silence_s=2)

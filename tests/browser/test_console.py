@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 
 import pytest
 
 from leibniz_voice.lab.recording.recording import Recording
 from leibniz_voice.pipeline.states import TABLE
 from leibniz_voice.transports.access.token_key import TokenKey
+from tests.support.tools import needs
 
 from ..support.browser import CHROMIUM, INSECURE_HOST, conversation, flags, free_port, marks, served
 from ..support.console_checks import SHOW_ALL, low_contrast, out_of_reach, unnamed
@@ -21,7 +21,7 @@ ANSWER_MS = 15_000
 SECRET = "a secret of at least thirty-two bytes"
 READY = '{"type":"ready","sample_rate":16000,"out_sample_rate":16000,"turn_number":0}'
 
-pytestmark = [*marks, pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")]
+pytestmark = [*marks, needs("flite")]
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (its own browsers are not used)")
 
 

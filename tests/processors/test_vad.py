@@ -32,9 +32,9 @@ from leibniz_voice.pipeline.listening.speech import Offset, Onset, SpeechDetecto
 from leibniz_voice.processors.embedded.silero.batching import shared_model
 from leibniz_voice.processors.embedded.silero.network import Memory, infer
 from leibniz_voice.processors.vad import SileroVAD
+from tests.support.tools import needs
 
 ESPEAK = shutil.which("espeak-ng")
-needs_speech = pytest.mark.skipif(ESPEAK is None, reason="the espeak-ng command makes the speech of these tests")
 LEAD_S = 1.5  # quiet before the speech of the tests
 CHUNK = 512
 
@@ -224,7 +224,7 @@ def offline(audio: np.ndarray) -> list[tuple[int, Onset | Offset]]:
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 def test_speech_is_started_and_stopped_where_it_is():
     audio, begin_s, end_s = speech()
     recorder = run(SileroVAD(), frames_of(audio))
@@ -241,7 +241,7 @@ def test_speech_is_started_and_stopped_where_it_is():
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 @pytest.mark.parametrize("rate", [8000, 24000, 48000])
 def test_speech_at_other_rates_is_heard_as_well(rate):
     audio, begin_s, end_s = speech(rate)
@@ -252,7 +252,7 @@ def test_speech_at_other_rates_is_heard_as_well(rate):
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 def test_speech_after_long_quiet_is_heard_in_time():
     audio, _, _ = speech(lead_s=12.0)
     recorder = run(SileroVAD(), frames_of(audio))
@@ -260,7 +260,7 @@ def test_speech_after_long_quiet_is_heard_in_time():
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 def test_conversations_that_share_the_model_hear_only_themselves():
     audio, _, _ = speech()
     shifts = [0, 3000, 7777, 16000]

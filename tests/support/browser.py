@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.tools import command_of, needs
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = command_of("chromium")
 BOT = ROOT / "bots" / "assistant.py"
 START_S = 30.0
 INSECURE_HOST = "console.test"  # to the browser: this machine, by a name that makes no secure context
 
 marks = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
-    pytest.mark.skipif(not shutil.which("espeak-ng") or not shutil.which("sox"), reason="needs espeak-ng and sox"),
+    needs("chromium", "espeak-ng", "sox"),
 ]
 
 

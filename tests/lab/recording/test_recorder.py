@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import shutil
 import subprocess
 import time
 from unittest.mock import Mock
@@ -42,6 +41,7 @@ from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client.client import WebSocketClient
 from leibniz_voice.transports.dialects.protocol import UserSpeaking
 from tests.support import ROOT
+from tests.support.tools import needs
 
 ASSISTANT = load_bot(str(ROOT / "bots" / "assistant.py"))
 NONE = {"intent": IntentResult(), "retrieval": RetrievalResult()}
@@ -303,7 +303,7 @@ def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
+@needs("flite")
 def test_a_live_conversation_replays_to_the_same_decisions(tmp_path):
     """Real sockets, real speech, the real model and recogniser; a cough, a spoken interruption, real time."""
 

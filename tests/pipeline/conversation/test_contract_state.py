@@ -18,13 +18,13 @@ from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.conversation.snapshot import parse
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.state.embedded_redis import find_server
 from leibniz_voice.transports.state.redis_store import RedisStore
 from tests.support import ROOT
+from tests.support.tools import needs
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]"),
+    needs("redis"),
 ]
 BOT = load_bot(str(ROOT / "bots" / "assistant.py"))
 

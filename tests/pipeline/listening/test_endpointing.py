@@ -29,17 +29,11 @@ from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import AsyncCall
 from leibniz_voice.pipeline.testing.clock import run_virtual
 from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
-from leibniz_voice.processors import (
-    EmbeddedSTT,
-    InterruptionGate,
-    Responder,
-    SileroVAD,
-    StateTracker,
-    TurnAggregator,
-)
+from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.recogniser.phrases import beginnings_of, phrase_book
 from leibniz_voice.processors.embedded.recogniser.sphinx import SphinxRecogniser
 from leibniz_voice.processors.embedded.workers.shared import close_all
+from tests.support.tools import needs
 
 RATE = 16000
 PHRASES = [
@@ -158,11 +152,8 @@ def cut(text: str, share: float) -> tuple[np.ndarray, np.ndarray]:
     return pcm[:at], pcm[at:]
 
 
-needs_flite = pytest.mark.skipif(FLITE is None, reason="the flite command makes the voice of these tests")
-
-
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_whole_phrase_ends_the_turn_before_the_hangover() -> None:
     before, behind = hears(spoken("where is my order"))
     assert behind.turns == ["where is my order"]
@@ -171,7 +162,7 @@ def test_a_whole_phrase_ends_the_turn_before_the_hangover() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_pause_of_a_second_in_the_middle_of_a_phrase_does_not_end_the_turn() -> None:
     first, second = cut("what are your opening hours", 0.45)
     before, behind = hears(first, 1.0, second)
@@ -181,7 +172,7 @@ def test_a_pause_of_a_second_in_the_middle_of_a_phrase_does_not_end_the_turn() -
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_without_endpointing_by_words_the_pause_ends_it() -> None:
     first, second = cut("what are your opening hours", 0.45)
     before, behind = hears(first, 1.0, second, endpointing=None)
@@ -190,7 +181,7 @@ def test_without_endpointing_by_words_the_pause_ends_it() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_phrase_that_another_begins_with_waits_for_the_hangover() -> None:
     before, behind = hears(spoken("thank you"))
     assert behind.turns == ["thank you"]
@@ -199,7 +190,7 @@ def test_a_phrase_that_another_begins_with_waits_for_the_hangover() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_speech_that_is_no_phrase_waits_no_longer_than_the_hangover() -> None:
     before, behind = hears(spoken("set an alarm for seven"))
     assert behind.turns == [""]
@@ -207,7 +198,7 @@ def test_speech_that_is_no_phrase_waits_no_longer_than_the_hangover() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_begun_phrase_without_an_end_is_answered_after_a_while() -> None:
     first, _ = cut("what are your opening hours", 0.45)
     before, behind = hears(first)

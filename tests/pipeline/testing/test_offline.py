@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import shutil
 import subprocess
 from collections.abc import AsyncGenerator
 from functools import cache
@@ -31,12 +30,12 @@ from leibniz_voice.pipeline.testing.user import CHUNK_S, spoken_chunks
 from leibniz_voice.processors.gate import STALLED_S
 from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking
 from tests.support import ROOT
+from tests.support.tools import needs
 
 BOT = load_bot(str(ROOT / "bots" / "assistant.py"))
 FINAL_WAIT_S = inspect.signature(Utterance).parameters["final_wait_s"].default
 ONE_TURN = ["idle", "listening", "thinking", "speaking", "idle"]
 CUT_TURN = ["idle", "listening", "thinking", "speaking", "interrupt", "listening", "thinking", "speaking", "idle"]
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
 
 
 @cache
@@ -217,7 +216,7 @@ def test_the_words_that_interrupt_survive_pipecats_own_stt_in_front_of_the_gate(
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_real_speech_is_heard_answered_and_interrupts() -> None:
     with Call(BOT.build) as call:
         call.is_silent(0.5)

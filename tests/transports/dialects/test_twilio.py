@@ -8,7 +8,6 @@ import contextlib
 import json
 import random
 import re
-import shutil
 import subprocess
 import time
 from collections import deque
@@ -35,6 +34,7 @@ from leibniz_voice.transports.dialects.mulaw import decode_mulaw, encode_mulaw
 from leibniz_voice.transports.dialects.protocol import Ack, Hello, Ping
 from leibniz_voice.transports.dialects.twilio import TwilioDialect
 from tests.support import ROOT
+from tests.support.tools import needs
 
 ECHO, ASSISTANT = (load_bot(str(ROOT / "bots" / name)) for name in ("echo.py", "assistant.py"))
 SECRET = "correct horse battery staple, and then some"
@@ -42,9 +42,7 @@ CHUNK = 160  # bytes: 20 ms of mu-law
 SILENCE = b"\xff" * CHUNK
 CALL, STREAM = "CA" + "0a1b2c3d" * 4, "MZ" + "4e5f6071" * 4
 
-needs_speech = pytest.mark.skipif(
-    not shutil.which("espeak-ng") or not shutil.which("sox"), reason="needs espeak-ng and sox"
-)
+needs_speech = needs("espeak-ng", "sox")
 
 
 class Call:
@@ -375,9 +373,8 @@ def test_any_event_is_understood_or_a_protocol_error(fields: dict[str, Any]) -> 
         dialect().decode(json.dumps(fields))
 
 
+@needs("sox")
 def test_mulaw_is_that_of_sox_and_pipecat(tmp_path: Path) -> None:
-    if not shutil.which("sox"):
-        pytest.skip("needs sox")
     seeded = random.Random(8)
     pcm = np.array([0, 1, -1, 32767, -32768, *(seeded.randint(-32768, 32767) for _ in range(5000))], np.int16).tobytes()
     (tmp_path / "in.s16").write_bytes(pcm)

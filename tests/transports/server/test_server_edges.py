@@ -24,8 +24,8 @@ from leibniz_voice.transports.dialects.rtvi import RtviDialect
 from leibniz_voice.transports.dialects.twilio import TwilioDialect
 from leibniz_voice.transports.server import connection
 from leibniz_voice.transports.server.handshake import dialect_of
-from leibniz_voice.transports.state.embedded_redis import find_server
 from tests.support import ROOT
+from tests.support.tools import needs
 
 from ...support.redis_servers import Server
 
@@ -33,7 +33,6 @@ BOTS = ROOT / "bots"
 ECHO, ASSISTANT = load_bot(str(BOTS / "echo.py")), load_bot(str(BOTS / "assistant.py"))
 SECRET = "correct horse battery staple, and then some"
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}==\r\n"
-needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 
 
 async def answer(server: WebSocketServer, target: str, headers: str = "") -> bytes:
@@ -194,7 +193,7 @@ def test_a_client_for_whom_there_is_no_room_keeps_its_token(limits: dict[str, in
 # --------------------------------------------------------------------------------------------------------- store
 
 
-@needs_redis
+@needs("redis")
 @pytest.mark.slow
 def test_health_knows_that_redis_went_though_nobody_has_asked_it_since(tmp_path: Path) -> None:
     redis = Server(tmp_path)
@@ -228,7 +227,7 @@ def test_health_knows_that_redis_went_though_nobody_has_asked_it_since(tmp_path:
         redis.kill()
 
 
-@needs_redis
+@needs("redis")
 def test_a_hundred_tokens_at_once_are_all_looked_up(real_redis: str) -> None:
     async def main() -> list[bool | BaseException]:
         store = RedisStore(real_redis)

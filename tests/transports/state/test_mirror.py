@@ -18,12 +18,12 @@ from leibniz_voice.pipeline.conversation.conversation_record import Conversation
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, Write, WriteResult
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 from leibniz_voice.transports.state.memory_store import MemoryStore
 from leibniz_voice.transports.state.mirror import Mirror
 from leibniz_voice.transports.state.redis_store import RedisStore
+from tests.support.tools import needs
 
-needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 LINE = LogLine("idle", "listening", "stt_start", 0, 1.5)
 
 
@@ -352,7 +352,7 @@ def test_a_mirror_that_was_not_started_says_so():
         asyncio.run(body())
 
 
-@needs_redis
+@needs("redis")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["killed", "frozen"])
 def test_an_outage_of_redis_never_blocks_and_is_made_good_within_two_seconds(tmp_path, kind):
@@ -413,7 +413,7 @@ def test_an_outage_of_redis_never_blocks_and_is_made_good_within_two_seconds(tmp
     print(json.dumps({"back_s": took_s, "p50_us": costs[len(costs) // 2] * 1e6, "n": len(costs)}))
 
 
-@needs_redis
+@needs("redis")
 def test_a_new_owner_in_another_process_ends_the_old_one(tmp_path):
     """Two mirrors stand for two processes: the second continues, the first is told and closes."""
     told = []

@@ -38,8 +38,9 @@ from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.stt import EmbeddedSTT
+from tests.support.tools import needs
 
-pytest.importorskip("pocketsphinx")
+pytestmark = needs("pocketsphinx")
 RATE = 16000
 PHRASES = [
     "Where is my order?", "I want to return an item.", "How do I get a refund?", "What are your opening hours?",
@@ -51,7 +52,6 @@ UNLISTED = [
     "i think the blue whale is the largest animal",
 ]  # fmt: skip
 FLITE = shutil.which("flite")
-needs_flite = pytest.mark.skipif(FLITE is None, reason="the flite command makes the other voices of these tests")
 
 
 @cache
@@ -117,7 +117,7 @@ def recognised(utterances: list[bytes], rate: int = RATE) -> list[Recognition]:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 @pytest.mark.parametrize("noise", [0.0, 8.0])
 @pytest.mark.parametrize("voice", ["slt", "rms"])
 def test_listed_phrases_are_heard_and_others_rejected(voice: str, noise: float):

@@ -23,10 +23,11 @@ from leibniz_voice.processors.embedded.silero import batching as silero
 from leibniz_voice.processors.embedded.silero.batching import SileroModel, shared_model
 from leibniz_voice.processors.embedded.silero.network import Memory, infer, model_path
 from leibniz_voice.processors.vad_analyzer import SileroAnalyzer
+from tests.support.tools import needs
 
 ESPEAK = shutil.which("espeak-ng")
 SENTENCE = "I would like to know where my order is, please. It was a red bike, and a lamp."
-pytestmark = pytest.mark.skipif(ESPEAK is None, reason="the espeak-ng command makes the speech of these tests")
+pytestmark = needs("espeak-ng")
 
 
 @cache

@@ -31,8 +31,9 @@ from leibniz_voice.processors.embedded.voice.sentences import split_text
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.tts import EmbeddedTTS
+from tests.support.tools import needs
 
-pytest.importorskip("espeakng_loader")
+pytestmark = needs("espeakng_loader")
 TEXT = "Your order of $42.50 was shipped on Monday, and it will reach you before Friday."
 
 
