@@ -13,19 +13,18 @@ import pytest
 from loguru import logger
 from pipecat.frames.frames import Frame
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.bots.cli.talk_command.sound import synthesise
 from leibniz_voice.bots.cloud_services import CONNECT_S, STT, TTS, ReplaceableVoice, chosen
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.transports import WebSocketClient, WebSocketServer
-from tests.support import ROOT
+from leibniz_voice.transports import WebSocketClient
+from tests.support.serving import bot, served
 from tests.support.tools import needs
 
 from ..support.fake_cloud import KEY, FakeCartesia, FakeDeepgram, FakeElevenLabs, FakeVoice, loudness_at
 from ..support.fake_openai import FakeOpenAI, says
 
-BOT = load_bot(str(ROOT / "bots" / "cloud.py"))
+BOT = bot("cloud.py")
 VARIABLES = [f"{s.prefix}_{what}" for s in (*STT, *TTS) for what in ("API_KEY", "URL", "MODEL", "VOICE_ID")]
 QUESTION, SECOND = "do you sell tandems", "tell me about gift cards instead"
 LISTED = "what are your opening hours"  # the embedded recogniser hears it too
@@ -91,7 +90,7 @@ def with_bot(
                 for name, value in {**environment, **(more or {})}.items():
                     monkeypatch.setenv(name, value)
             await stack.enter_async_context(BOT.lifespan())
-            server = await stack.enter_async_context(WebSocketServer(BOT.build, port=0))
+            server = await stack.enter_async_context(served(BOT.build))
             client = await stack.enter_async_context(WebSocketClient(server.address))
             await script(Call(client, lines), *services)
 

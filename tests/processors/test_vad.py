@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import shutil
-import subprocess
-import wave
 from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import pytest
-import soxr
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -32,9 +27,9 @@ from leibniz_voice.pipeline.listening.speech import Offset, Onset, SpeechDetecto
 from leibniz_voice.processors.embedded.silero.batching import shared_model
 from leibniz_voice.processors.embedded.silero.network import Memory, infer
 from leibniz_voice.processors.vad import SileroVAD
+from tests.support.speech import spoken as sentence
 from tests.support.tools import needs
 
-ESPEAK = shutil.which("espeak-ng")
 LEAD_S = 1.5  # quiet before the speech of the tests
 CHUNK = 512
 
@@ -42,15 +37,10 @@ CHUNK = 512
 @cache
 def speech(rate: int = 16000, lead_s: float = LEAD_S) -> tuple[np.ndarray, float, float]:
     """int16 audio of a sentence between quiet parts, and the seconds at which it truly begins and ends."""
-    say = [ESPEAK, "-v", "en-us", "--stdout", "Where is my order? I have waited for it since Monday."]
-    wav = subprocess.run(say, capture_output=True, check=True).stdout
-    with wave.open(io.BytesIO(wav)) as file:
-        spoken = soxr.resample(np.frombuffer(wav[44:], np.int16).astype(np.float32), file.getframerate(), rate)
-    loud = np.flatnonzero(np.abs(spoken) > 300)
-    spoken = spoken[loud[0] : loud[-1] + 1]
-    audio = np.concatenate([np.zeros(round(lead_s * rate)), spoken, np.zeros(rate)])
+    said = sentence("Where is my order? I have waited for it since Monday.", by="espeak-ng", rate=rate)
+    audio = np.concatenate([np.zeros(round(lead_s * rate)), said, np.zeros(rate)])
     audio += np.random.default_rng(1).normal(0, 30, len(audio))
-    return np.clip(audio, -32768, 32767).astype(np.int16), lead_s, lead_s + len(spoken) / rate
+    return np.clip(audio, -32768, 32767).astype(np.int16), lead_s, lead_s + len(said) / rate
 
 
 def frames_of(audio: np.ndarray, rate: int = 16000, ms: int = 20, channels: int = 1) -> list[InputAudioRawFrame]:

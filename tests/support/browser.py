@@ -1,4 +1,4 @@
-"""What tests in a real browser share: Chromium with a WAV as its microphone, and a bot that is served for them."""
+"""What tests in a real browser share: Chromium with a WAV as its microphone, and `leibniz serve` as a process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(
+def serving_process(
     folder: Path, bot: Path = BOT, *, environment: Mapping[str, str] | None = None, port: int = 0
 ) -> Iterator[str]:
     """The http address of `leibniz serve BOT`, whose files and log go to `folder`; on any free port for 0."""

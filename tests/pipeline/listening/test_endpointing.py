@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-import soxr
 from pipecat.frames.frames import VADUserStoppedSpeakingFrame
 from pipecat.processors.frame_processor import FrameDirection
 
@@ -33,6 +29,7 @@ from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, S
 from leibniz_voice.processors.embedded.recogniser.phrases import beginnings_of, phrase_book
 from leibniz_voice.processors.embedded.recogniser.sphinx import SphinxRecogniser
 from leibniz_voice.processors.embedded.workers.shared import close_all
+from tests.support.speech import spoken
 from tests.support.tools import needs
 
 RATE = 16000
@@ -43,7 +40,6 @@ PHRASES = [
     "thank you very much",
     "where is my order",
 ]
-FLITE = shutil.which("flite")
 
 
 def test_words_decide_how_long_is_waited() -> None:
@@ -62,19 +58,6 @@ def test_the_beginnings_of_phrases_are_known_and_a_phrase_may_be_one() -> None:
     beginnings = beginnings_of(phrase_book(PHRASES))
     assert {"what", "what are your", "what are your opening", "thank you"} < beginnings
     assert not {"where is my order", "thank you very much", "are your"} & beginnings
-
-
-@cache
-def spoken(text: str) -> np.ndarray:
-    """int16 speech at RATE, cut to where it is loud."""
-    made = subprocess.run(
-        [str(FLITE), "-voice", "slt", "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True
-    )
-    pcm = np.frombuffer(made.stdout[44 : 44 + (len(made.stdout) - 44) // 2 * 2], np.int16)
-    rate = int.from_bytes(made.stdout[24:28], "little")
-    pcm = pcm if rate == RATE else soxr.resample(pcm, rate, RATE)
-    loud = np.flatnonzero(np.abs(pcm.astype(int)) > 300)
-    return pcm[loud[0] : loud[-1] + 1]
 
 
 class Notes(Processor):

@@ -5,15 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from websockets.asyncio.client import connect
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.server.load_shaping import HURRIED_S, Turnstiles
-from tests.support import ROOT
-
-ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
+from tests.support.serving import bot, joined, served
 
 
 async def took(turnstiles: Turnstiles, since_last_s: float) -> float:
@@ -62,7 +57,7 @@ def test_the_end_of_a_turn_without_words_waits_for_nobody(monkeypatch: pytest.Mo
     monkeypatch.setattr(Turnstiles, "pass_turn", pass_turn)
 
     async def main() -> None:
-        async with WebSocketServer(ECHO.build, port=0) as server, connect(f"{server.address}?session_id=s1") as socket:
+        async with served(bot("echo.py").build) as server, joined(server) as socket:
             for _ in range(2):
                 await socket.send('{"type":"vad_end"}')
                 await socket.send('{"type":"stt_fragment","text":"where is my order","is_final":false}')

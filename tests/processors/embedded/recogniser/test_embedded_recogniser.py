@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
-import shutil
 import signal
-import subprocess
-import wave
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,10 +30,10 @@ from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import WorkerCrashed
 from leibniz_voice.pipeline.frames import SpeechChunkFrame, UnrecognizedSpeechFrame
 from leibniz_voice.processors.embedded.recogniser.sphinx import Recognition, SphinxRecogniser
-from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.stt import EmbeddedSTT
+from tests.support.speech import spoken
 from tests.support.tools import needs
 
 pytestmark = needs("pocketsphinx")
@@ -51,31 +47,7 @@ UNLISTED = [
     "what is the capital of france", "who won the football match last night", "my grandmother likes to bake apple pie",
     "i think the blue whale is the largest animal",
 ]  # fmt: skip
-FLITE = shutil.which("flite")
-
-
-@cache
-def flite(text: str, voice: str) -> np.ndarray:
-    """int16 speech at RATE by a voice that is not the bot's, cut to where it is loud."""
-    assert FLITE
-    made = subprocess.run([FLITE, "-voice", voice, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
-    with wave.open(io.BytesIO(made.stdout)) as file:
-        pcm = soxr.resample(np.frombuffer(made.stdout[44:], np.int16), file.getframerate(), RATE)
-    loud = np.flatnonzero(np.abs(pcm.astype(int)) > 200)
-    return pcm[loud[0] : loud[-1] + 1]
-
-
-@cache
-def own_voice(text: str) -> np.ndarray:
-    """int16 speech at RATE by a variant of the bot's voice."""
-
-    async def main() -> bytes:
-        try:
-            return b"".join([pcm async for pcm, _ in EspeakVoice(voice="en-us+f3", rate_wpm=160).speak(text)])
-        finally:
-            await close_all()
-
-    return np.frombuffer(asyncio.run(main()), np.int16)
+own_voice = partial(spoken, by="bot", voice="en-us+f3")  # a variant of the bot's voice
 
 
 def padded(speech: np.ndarray, *, noise: float = 0.0, before_s: float = 0.5, after_s: float = 0.3) -> bytes:
@@ -121,7 +93,7 @@ def recognised(utterances: list[bytes], rate: int = RATE) -> list[Recognition]:
 @pytest.mark.parametrize("noise", [0.0, 8.0])
 @pytest.mark.parametrize("voice", ["slt", "rms"])
 def test_listed_phrases_are_heard_and_others_rejected(voice: str, noise: float):
-    heard = recognised([padded(flite(phrase, voice), noise=noise) for phrase in [*PHRASES, *UNLISTED]])
+    heard = recognised([padded(spoken(phrase, voice=voice), noise=noise) for phrase in [*PHRASES, *UNLISTED]])
     assert [one.text for one in heard] == PHRASES + [""] * len(UNLISTED)
 
 

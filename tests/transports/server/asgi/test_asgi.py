@@ -14,20 +14,16 @@ from typing import Any
 
 import pytest
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import AsgiApp, Limits, TokenKey
 from leibniz_voice.transports.server.asgi.asgi_socket import MAX_UNSENT, AsgiSocket
 from leibniz_voice.transports.server.client_socket import ClientGone
-from tests.support import ROOT
+from tests.support.serving import SECRET, bot, types, until
 
 uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
 fastapi = pytest.importorskip("fastapi", reason="needs the extra `fastapi`")
-
-ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
-SECRET = "correct horse battery staple, and then some"
 
 
 @asynccontextmanager
@@ -43,6 +39,9 @@ async def listening(app: Any) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await running
+
+
+ECHO = bot("echo.py")
 
 
 def mounted(voice: AsgiApp) -> Any:
@@ -61,14 +60,6 @@ def joined(host: str, session: str = "s1", path: str = "/voice/orchestrate", **o
     return connect(f"ws://{host}{path}?session_id={session}", **options)
 
 
-async def until(socket: ClientConnection, kind: str) -> dict[str, Any]:
-    async with asyncio.timeout(10):
-        while True:
-            message = await socket.recv()
-            if isinstance(message, str) and json.loads(message)["type"] == kind:
-                return json.loads(message)
-
-
 def get(url: str, method: str = "GET") -> tuple[int, str]:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=5) as answer:
@@ -84,17 +75,16 @@ def test_the_assistant_answers_inside_a_fastapi_application(tmp_path: Path, monk
 
     async def main() -> None:
         async with listening(app) as host, joined(host) as socket:
-            await until(socket, "ready")
-            await socket.send(json.dumps({"type": "stt_fragment", "text": "where is my order", "is_final": True}))
-            await socket.send(json.dumps({"type": "vad_end"}))
-            assert "order" in (await until(socket, "response_ready"))["text"]
+            await until(socket, type="ready")
+            await types(socket, "where is my order")
+            assert "order" in (await until(socket, type="response_ready"))["text"]
             audio = 0
             while audio < 20 * 640:
                 message = await socket.recv()
                 audio += len(message) if isinstance(message, bytes) else 0
             assert await asyncio.to_thread(get, f"http://{host}/calls") == (200, '{"calls":1}')
             await socket.send(json.dumps({"type": "user_speaking"}))
-            assert (await until(socket, "interrupted"))["turn"] == 1
+            assert (await until(socket, type="interrupted"))["turn"] == 1
 
     asyncio.run(main())
 
@@ -153,9 +143,9 @@ def test_a_client_that_misbehaves_is_told_and_closed() -> None:
         codes = []
         async with serving(limits=Limits(message_bytes=2000)) as host:
             async with joined(host) as socket:
-                await until(socket, "ready")
+                await until(socket, type="ready")
                 await socket.send(b"odd")
-                assert (await until(socket, "error"))["code"] == "bad_audio"
+                assert (await until(socket, type="error"))["code"] == "bad_audio"
                 await socket.send("x" * 2001)
                 await socket.wait_closed()
                 codes.append(socket.close_code)
@@ -176,7 +166,7 @@ def test_a_newer_connection_takes_the_session_and_the_end_says_reconnect() -> No
     async def main() -> tuple[int | None, int | None]:
         voice = AsgiApp(ECHO.build)
         async with listening(mounted(voice)) as host, joined(host) as older, joined(host) as newer:
-            await until(newer, "ready")
+            await until(newer, type="ready")
             await older.wait_closed()
             await voice.stop()
             await newer.wait_closed()
@@ -194,7 +184,7 @@ def test_starlette_mounts_it_too() -> None:
         voice = AsgiApp(ECHO.build)
         app = Starlette(routes=[Mount("/", app=voice)], lifespan=voice.lifespan)
         async with listening(app) as host, joined(host, path="/orchestrate") as socket:
-            return (await until(socket, "ready"))["session_id"]
+            return (await until(socket, type="ready"))["session_id"]
 
     assert asyncio.run(main()) == "s1"
 
