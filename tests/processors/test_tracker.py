@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 from loguru import logger
-from pipecat.frames.frames import BotStartedSpeakingFrame, Frame, InterruptionFrame, VADUserStoppedSpeakingFrame
+from pipecat.frames.frames import (
+    BotStartedSpeakingFrame,
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    VADUserStoppedSpeakingFrame,
+)
 from pipecat.processors.frame_processor import FrameDirection
 from prometheus_client import REGISTRY
 
@@ -62,7 +68,7 @@ class Bench:
 
     def run(self, script: Any) -> Bench:
         async def main() -> None:
-            async with chain(self.before, self.tracker, self.after, is_stock=True, ends=True):
+            async with chain(self.before, self.tracker, self.after, is_stock=True, ends=EndFrame):
                 await script(self)
 
         run_virtual(main())

@@ -8,6 +8,7 @@ from typing import Any
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
+    EndFrame,
     Frame,
     InterimTranscriptionFrame,
     InterruptionFrame,
@@ -112,7 +113,7 @@ def test_it_runs_between_queued_processors_of_a_stock_pipeline() -> None:
     tracker, after = StateTracker(), Recorder(StateChangedFrame)
 
     async def main() -> None:
-        async with chain(Guest(), tracker, Guest(), after, is_stock=True, ends=True) as worker:
+        async with chain(Guest(), tracker, Guest(), after, is_stock=True, ends=EndFrame) as worker:
             frames = [UserStartedSpeakingFrame(), said("hi"), UserStoppedSpeakingFrame()]
             await worker.queue_frames([*frames, BotStartedSpeakingFrame(), BotStoppedSpeakingFrame()])
 

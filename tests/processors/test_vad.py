@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import cache
 
 import numpy as np
@@ -16,17 +17,14 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection
-from pipecat.workers.runner import WorkerRunner
 
-from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.listening.speech import Offset, Onset, SpeechDetector
 from leibniz_voice.processors.embedded.silero.batching import shared_model
 from leibniz_voice.processors.embedded.silero.network import Memory, infer
 from leibniz_voice.processors.vad import SileroVAD
+from tests.support.chains import Recorder, chain
 from tests.support.speech import spoken as sentence
 from tests.support.tools import needs
 
@@ -51,34 +49,13 @@ def frames_of(audio: np.ndarray, rate: int = 16000, ms: int = 20, channels: int 
     ]
 
 
-class Recorder(Processor):
-    """Keeps every frame that comes down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames: list[Frame] = []
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if direction is FrameDirection.DOWNSTREAM:
-            self.frames.append(frame)
-        await self.push_frame(frame, direction)
-
-    def of(self, *types: type) -> list:
-        return [frame for frame in self.frames if isinstance(frame, types)]
-
-
-def run(vad: SileroVAD, frames: list[Frame], end: Callable[[], Frame] = EndFrame) -> Recorder:
+def run(vad: SileroVAD, frames: list[Frame], end: type[Frame] = EndFrame) -> Recorder:
     """Run these frames through a real worker, then end it."""
     recorder = Recorder()
 
     async def main() -> None:
-        worker = PipelineWorker(Pipeline([vad, recorder]), enable_rtvi=False, cancel_on_idle_timeout=False)
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(worker)
-        await worker.queue_frames([*frames, end()])
-        async with asyncio.timeout(20):
-            await runner.run()
+        async with chain(vad, recorder, ends=end) as worker:
+            await worker.queue_frames(frames)
 
     asyncio.run(main())
     return recorder
@@ -257,14 +234,10 @@ def test_conversations_that_share_the_model_hear_only_themselves():
     recorders = [Recorder() for _ in shifts]
 
     async def main() -> None:
-        runner = WorkerRunner(handle_sigint=False)
-        for shift, recorder in zip(shifts, recorders, strict=True):
-            pipeline = Pipeline([SileroVAD(), recorder])
-            worker = PipelineWorker(pipeline, enable_rtvi=False, cancel_on_idle_timeout=False)
-            await runner.add_workers(worker)
-            await worker.queue_frames([*frames_of(audio[shift:]), EndFrame()])
-        async with asyncio.timeout(20):
-            await runner.run()
+        async with AsyncExitStack() as stack:
+            for shift, recorder in zip(shifts, recorders, strict=True):
+                worker = await stack.enter_async_context(chain(SileroVAD(), recorder, ends=EndFrame))
+                await worker.queue_frames(frames_of(audio[shift:]))
         assert shared_model().failures == 0
 
     asyncio.run(main())

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pipecat.frames.frames import EndFrame, Frame, InputAudioRawFrame, TextFrame
+from pipecat.frames.frames import Frame, InputAudioRawFrame, TextFrame
 from pipecat.observers.base_observer import BaseObserver
 from pipecat.pipeline.pipeline import Pipeline as StockPipeline
 from pipecat.pipeline.worker import PipelineWorker
@@ -90,11 +90,14 @@ class Guest(FrameProcessor):
 
 @asynccontextmanager
 async def chain(
-    *processors: FrameProcessor, is_stock: bool = False, ends: bool = False, observers: Sequence[BaseObserver] = ()
+    *processors: FrameProcessor,
+    is_stock: bool = False,
+    ends: Callable[[], Frame] | None = None,
+    observers: Sequence[BaseObserver] = (),
 ) -> AsyncIterator[PipelineWorker]:
     """Run processors under Pipecat's worker, in a pipeline of ours or a stock one; a single pipeline runs as it is.
 
-    The block begins when the pipeline has started. Afterwards it is cancelled, or, if it `ends`, ended by an EndFrame
+    The block begins when the pipeline has started. Afterwards it is cancelled at once, or it `ends`, with such a frame
     behind all that was queued.
     """
     if len(processors) == 1 and isinstance(processors[0], StockPipeline):
@@ -117,7 +120,7 @@ async def chain(
         await has_started.wait()
         yield worker
         if ends:
-            await worker.queue_frame(EndFrame())
+            await worker.queue_frame(ends())
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.shield(running)
     finally:

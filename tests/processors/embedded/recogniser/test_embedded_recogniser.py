@@ -23,16 +23,14 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection
-from pipecat.workers.runner import WorkerRunner
 
-from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import WorkerCrashed
 from leibniz_voice.pipeline.frames import SpeechChunkFrame, UnrecognizedSpeechFrame
 from leibniz_voice.processors.embedded.recogniser.sphinx import Recognition, SphinxRecogniser
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.stt import EmbeddedSTT
+from tests.support.chains import Recorder, chain
 from tests.support.speech import spoken
 from tests.support.tools import needs
 
@@ -149,28 +147,8 @@ def test_a_killed_recogniser_costs_one_utterance():
 # -- processor -------------------------------------------------------------------------------------------------
 
 
-class Recorder(Processor):
-    """Keeps every frame that comes by, and wakes who waits for some."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames: list[Frame] = []
-        self._news = asyncio.Event()
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        self.frames.append(frame)
-        self._news.set()
-        await self.push_frame(frame, direction)
-
-    def of(self, *types: type) -> list[Any]:
-        return [frame for frame in self.frames if isinstance(frame, types)]
-
-    async def until(self, found: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not found():
-                self._news.clear()
-                await self._news.wait()
+class Ears(Recorder):
+    """What is heard behind the recogniser."""
 
     @property
     def results(self) -> list[str]:
@@ -181,13 +159,13 @@ class Bot:
     """An EmbeddedSTT in a running pipeline."""
 
     def __init__(self, **options: Any) -> None:
+        self.worker: PipelineWorker | None = None  # while it runs
         self.before = Recorder()  # sees the errors, which go upstream
-        self.after = Recorder()
+        self.after = Ears()
         self.stt = EmbeddedSTT(phrases=PHRASES, **options)
-        pipeline = Pipeline([self.before, self.stt, self.after])
-        self.worker = PipelineWorker(pipeline, enable_rtvi=False, cancel_on_idle_timeout=False)
 
     async def send(self, *frames: Frame) -> None:
+        assert self.worker is not None
         await self.worker.queue_frames(list(frames))
 
     async def hear(
@@ -218,14 +196,8 @@ class Bot:
 @asynccontextmanager
 async def running(**options: Any) -> AsyncIterator[Bot]:
     bot = Bot(**options)
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(bot.worker)
-    task = asyncio.create_task(runner.run())
-    try:
+    async with chain(bot.before, bot.stt, bot.after) as bot.worker:
         yield bot
-    finally:
-        await bot.worker.cancel()
-        await task
 
 
 @pytest.mark.slow
