@@ -12,9 +12,9 @@ import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from leibniz_voice.bots.cloud_services import prepare, recognisers, voices
 from leibniz_voice.bots.content import BotContent
 from leibniz_voice.bots.parts import embedded_parts, llm_from
+from leibniz_voice.bots.services import prepare, recognisers, voices
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
 from leibniz_voice.pipeline.services import UNKNOWN
 from leibniz_voice.processors import (

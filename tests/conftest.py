@@ -2,16 +2,23 @@
 
 import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
 
 import pytest
 
-RUN = uuid.uuid4().hex  # inherited by every process that the tests start, however deep
+from tests.support.shards import ByFile, Room, file_of, longest_first, workers_for
+
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of the processes that the tests are handed out to
+# Inherited by every process that the tests start, however deep, the workers too.
+RUN = os.environ["LEIBNIZ_TEST_RUN"] if IS_WORKER else uuid.uuid4().hex
 os.environ["LEIBNIZ_TEST_RUN"] = RUN
+ROOM_FOLDER = Path(tempfile.gettempdir()) / f"leibniz-tests-{RUN}"  # where workers agree who runs
 MARK = f"LEIBNIZ_TEST_RUN={RUN}".encode()
 
 # The tools that this machine is said to have: words such as "chromium sox". A skip for want of one is then a failure.
@@ -57,12 +64,43 @@ def check_nothing_is_left() -> None:
         os._exit(1)
 
 
-if not os.environ.get("PYTEST_XDIST_WORKER"):
+if not IS_WORKER:
     atexit.register(check_nothing_is_left)  # registered first, therefore run last
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PIPECAT_LOG_LLM_CONTEXT", "off")
+    config.option.loadscopereorder = False  # the order is `longest_first`'s
+    if not IS_WORKER:
+        ROOM_FOLDER.mkdir()
+        config.add_cleanup(lambda: shutil.rmtree(ROOM_FOLDER))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    return workers_for(config)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
+    if not IS_WORKER:
+        return (yield)
+    room = ROOM[0] if ROOM else ROOM.append(Room(ROOM_FOLDER)) or ROOM[0]
+    room.enter(file_of(item.nodeid))
+    try:
+        return (yield)
+    finally:
+        room.leave(file_of(nextitem.nodeid) if nextitem else "")
+
+
+ROOM: list[Room] = []  # this worker's, once its first test begins
 
 
 @pytest.hookimpl(tryfirst=True)
