@@ -47,7 +47,7 @@ class Call:
     async def says(self, text: str) -> None:
         await self.client.speak(bytes(8000) + speech()[text])
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 12.0) -> float:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> float:
         began = time.monotonic()
         assert await self.client.until(condition, timeout_s=timeout_s), (self.client.states, self.lines)
         return time.monotonic() - began

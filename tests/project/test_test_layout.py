@@ -24,8 +24,8 @@ LONG_STILL = ("test_client.py", "test_mirror.py", "test_store_redis.py")  # thes
 
 
 def has_code(folder: Path) -> bool:
-    """Say whether a package defines anything. What holds a docstring, or hands names on, such as a folder that waits for
-    its first module, has nothing to be tested.
+    """Say whether a package defines anything. What holds a docstring, or hands names on, such as a folder that waits
+    for its first module, has nothing to be tested.
     """
     for path in folder.glob("*.py"):
         body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -58,8 +58,8 @@ async def send(socket: ClientConnection, **message: Any) -> None:
 
 
 async def stored(redis: Redis, session: str, **wanted: str) -> dict[str, str]:
-    """The session's hash, once it has these values; within a second."""
-    async with asyncio.timeout(1):
+    """The session's hash, once it has these values."""
+    async with asyncio.timeout(10):
         while not wanted.items() <= (fields := redis.hgetall(f"session:{session}")).items():
             await asyncio.sleep(0.005)
     return fields

@@ -62,7 +62,7 @@ class PipecatClient:
 
     async def until(self, kind: str) -> dict[str, Any]:
         """Read until an RTVI message of this type."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while True:
                 frame = await self.frame()
                 if isinstance(frame, InputTransportMessageFrame) and frame.message["type"] == kind:
@@ -88,7 +88,7 @@ def test_a_pipecat_client_shakes_hands_and_audio_goes_both_ways(way: str) -> Non
                 for at in range(0, len(sent), 640):
                     frame = OutputAudioRawFrame(audio=sent[at : at + 640], sample_rate=16000, num_channels=1)
                     await client.send(frame)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while len(client.audio) < len(sent):
                         await client.frame()
                 assert bytes(client.audio) == sent
@@ -110,7 +110,7 @@ def test_a_question_is_answered_in_rtvi_messages_and_audio_and_can_be_cut() -> N
             said = await client.until("bot-transcription")
             assert "Monday to Friday" in said["data"]["text"]
             await client.until("bot-started-speaking")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while len(client.audio) < 6400:
                     await client.frame()
                 await client.send(InterruptionFrame())

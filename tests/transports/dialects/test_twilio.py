@@ -85,7 +85,7 @@ class Call:
         """Whether the last 300 ms were."""
         return loudest(bytes(self.heard[-2400:])) < 500
 
-    async def until(self, condition: Any, *, timeout_s: float = 15.0) -> None:
+    async def until(self, condition: Any, *, timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.01)

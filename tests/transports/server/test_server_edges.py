@@ -36,7 +36,7 @@ async def answer(server: WebSocketServer, target: str, headers: str = "") -> byt
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await reader.read(4096)
     finally:
         writer.close()
@@ -178,7 +178,7 @@ def test_a_client_for_whom_there_is_no_room_keeps_its_token(limits: dict[str, in
                 async with with_token(server, "s1", token) as refused:
                     await asyncio.wait_for(refused.wait_closed(), 5)
                     assert refused.close_code == code
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while await first_word(server) != "ready":  # until the first client's place is free
                     await asyncio.sleep(0.02)
 

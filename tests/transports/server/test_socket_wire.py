@@ -106,7 +106,7 @@ def build(session: Session) -> Pipeline:
 def test_a_client_that_stops_reading_is_cut_off_and_its_neighbour_is_answered_at_once() -> None:
     async def main() -> None:
         before = REFUSED.labels("not_reading")._value.get()
-        async with served(build, limits=Limits(send_s=0.5)) as server:
+        async with served(build, limits=Limits(send_s=2.0)) as server:
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", server.port))
@@ -115,7 +115,7 @@ def test_a_client_that_stops_reading_is_cut_off_and_its_neighbour_is_answered_at
             await deaf.send('{"type":"vad_end"}')
             deaf.transport.pause_reading()
             worst_s = 0.0
-            async with joined(server, "good") as good, asyncio.timeout(10):
+            async with joined(server, "good") as good, asyncio.timeout(20):
                 await good.recv()
                 while REFUSED.labels("not_reading")._value.get() == before:
                     began = time.perf_counter()
@@ -126,7 +126,7 @@ def test_a_client_that_stops_reading_is_cut_off_and_its_neighbour_is_answered_at
                 while server.health()["active_sessions"] > 1:
                     await asyncio.sleep(0.02)
             deaf.transport.abort()
-            assert worst_s < 0.4  # less than the deaf one's time: the good one did not wait for it
+            assert worst_s < 1.0  # less than the deaf one's time: the good one did not wait for it
 
     asyncio.run(main())
 

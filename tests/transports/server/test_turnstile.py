@@ -64,7 +64,7 @@ def test_the_end_of_a_turn_without_words_waits_for_nobody(monkeypatch: pytest.Mo
                 await socket.send('{"type":"vad_end"}')
                 await socket.send('{"type":"vad_end"}')
             await socket.send('{"type":"ping"}')
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while b"pong" not in (await socket.recv(decode=False)):
                     pass
 

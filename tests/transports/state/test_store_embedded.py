@@ -41,7 +41,7 @@ def bot(directory):
     return process, int(process.stdout.readline())
 
 
-async def until(condition, limit_s=5.0):
+async def until(condition, limit_s=20.0):
     """Wait for something another process does; the condition may be async."""
     async with asyncio.timeout(limit_s):
         while True:
@@ -65,7 +65,7 @@ async def write(store, session_id, owner="a", **fields):
 
 
 async def claim_when_back(store):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(StoreError):
                 return await store.claim("s", "b")

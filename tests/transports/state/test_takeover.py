@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from websockets.exceptions import ConnectionClosed
 
 from leibniz_voice.processors.embedded.workers.shared import close_all
@@ -81,7 +82,10 @@ def test_a_session_that_connects_while_redis_is_away_finds_its_history_later(tmp
                 assert turn > 1_000_000  # above all that can have been used
                 os.kill(redis.pid or 0, signal.SIGCONT)
                 await until(second, type="state_update", trigger="tts_complete")
-                await asyncio.sleep(1.5)
+                with Redis.from_url(redis.url, decode_responses=True) as stored:
+                    async with asyncio.timeout(20):
+                        while stored.hget("session:s1", "turn_number") != "2":
+                            await asyncio.sleep(0.05)
             async with joined(here) as third:
                 assert (await until(third, type="ready"))["turn_number"] == 2
 
