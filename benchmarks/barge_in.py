@@ -38,7 +38,7 @@ from websockets.asyncio.client import connect
 
 from leibniz_voice.pipeline.testing.audio import cough, noise
 from leibniz_voice.transports.client.client import WebSocketClient
-from leibniz_voice.transports.client.playback import Microphone, Playback
+from leibniz_voice.transports.client.playback import PaperMicrophone, Playback
 
 HERE = Path(__file__).parent
 SEED = 11
@@ -92,7 +92,7 @@ class StockClient:
     def __init__(self, url: str) -> None:
         self._url = url
         self.playback = Playback(sample_rate=RATE)
-        self.microphone = Microphone()
+        self.microphone = PaperMicrophone()
         self.events: list[Any] = []  # none: the protocol has none of ours
         self.interrupted_s: list[float] = []  # loop times
         self.start_s = 0.0  # loop time of the start of the call

@@ -40,14 +40,14 @@ from leibniz_voice.pipeline.session import Build  # noqa: E402
 from leibniz_voice.pipeline.testing import (  # noqa: E402
     AsyncCall,
     Call,
-    Script,
     ScriptedIntent,
     ScriptedLLM,
     ScriptedRetriever,
     ScriptedSTT,
     ScriptedTTS,
     ScriptedVoice,
-    Step,
+    ServiceScript,
+    ServiceStep,
     run_offline,
 )
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator  # noqa: E402
@@ -69,15 +69,20 @@ def build(session: Session) -> Pipeline:
 
 def build_stock(session: Session) -> Pipeline:
     """The same, answered by an LLM and a voice of Pipecat's kind, with queues and tasks."""
-    llm = ScriptedLLM(script=Script(Step(delay_s=0.3, each_s=0.02)))
-    return bot(session, "complex_query", llm, ScriptedTTS(script=Script(Step(delay_s=0.1)), chunks_per_sentence=100))
+    llm = ScriptedLLM(script=ServiceScript(ServiceStep(delay_s=0.3, each_s=0.02)))
+    return bot(
+        session,
+        "complex_query",
+        llm,
+        ScriptedTTS(script=ServiceScript(ServiceStep(delay_s=0.1)), chunks_per_sentence=100),
+    )
 
 
 def bot(session: Session, intent: str, *services: FrameProcessor) -> Pipeline:
     """Everything, with these behind the responder."""
     branches = {
-        "intent": ScriptedIntent(intent, script=Script(Step(delay_s=0.05))),
-        "retrieval": ScriptedRetriever("We open at nine.", script=Script(Step(delay_s=0.08))),
+        "intent": ScriptedIntent(intent, script=ServiceScript(ServiceStep(delay_s=0.05))),
+        "retrieval": ScriptedRetriever("We open at nine.", script=ServiceScript(ServiceStep(delay_s=0.08))),
     }
     return Pipeline(
         [

@@ -51,7 +51,8 @@ from leibniz_voice.pipeline.conversation.store import LogLine, Write, WriteResul
 from leibniz_voice.pipeline.session import Session  # noqa: E402
 from leibniz_voice.pipeline.states import Event  # noqa: E402
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator  # noqa: E402
-from leibniz_voice.transports.playout.endpoints import ClientInput, ClientOutput  # noqa: E402
+from leibniz_voice.transports.playout.input import ClientInput  # noqa: E402
+from leibniz_voice.transports.playout.output import ClientOutput  # noqa: E402
 from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis  # noqa: E402
 from leibniz_voice.transports.state.mirror import Mirror  # noqa: E402
 from leibniz_voice.transports.state.redis_store import RedisStore  # noqa: E402

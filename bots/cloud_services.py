@@ -11,6 +11,7 @@ import asyncio
 import importlib.util
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from loguru import logger
@@ -78,10 +79,9 @@ def prepare(environment: Mapping[str, str]) -> None:
 
     Raises `ConfigurationError` for what could not be served.
     """
-    if (service := chosen(environment, "STT")) is not None:
-        _cloud_stt(service)
-    if chosen(environment, "TTS") is not None:
-        importlib.import_module(f"{__package__}.cloud_tts")
+    for kind in ("STT", "TTS"):
+        if (service := chosen(environment, kind)) is not None:
+            processor_of(service)
 
 
 def recognisers(environment: Mapping[str, str], *, phrases: Sequence[str]) -> list[FrameProcessor]:
@@ -89,7 +89,7 @@ def recognisers(environment: Mapping[str, str], *, phrases: Sequence[str]) -> li
     service = chosen(environment, "STT")
     if service is None:
         return [EmbeddedSTT(phrases=phrases)]
-    recogniser = _cloud_stt(service).Deepgram
+    recogniser = processor_of(service)
     cloud = recogniser(
         api_key=service.of(environment, "API_KEY"),
         base_url=service.of(environment, "URL"),
@@ -103,9 +103,7 @@ def voices(environment: Mapping[str, str]) -> list[FrameProcessor]:
     service = chosen(environment, "TTS")
     if service is None:
         return [EmbeddedTTS()]
-    from .cloud_tts import VOICES
-
-    voice = VOICES[service.name]
+    voice = processor_of(service)
     cloud = voice(
         api_key=service.of(environment, "API_KEY"),
         url=service.of(environment, "URL", service.url),
@@ -115,12 +113,6 @@ def voices(environment: Mapping[str, str]) -> list[FrameProcessor]:
         ),
     )
     return [cloud, EmbeddedTTS(is_standby=True)]
-
-
-def _cloud_stt(service: Service) -> Any:
-    if importlib.util.find_spec("deepgram") is None:  # before Pipecat says at length what is missing
-        raise ConfigurationError(f"STT is {service.name}, which needs pip install 'leibniz-voice[cloud]'")
-    return importlib.import_module(f"{__package__}.cloud_stt")
 
 
 class Replaceable(FrameProcessor):
@@ -195,3 +187,58 @@ class ReplaceableVoice(Replaceable):
             made = [TTSStoppedFrame(context_id=context_id)]
         for frame in made:
             yield frame
+
+
+# -- the services themselves: each vendor's code is imported only when it is chosen ---------------------------------
+
+
+@cache
+def processor_of(service: Service) -> Any:
+    """The processor class of a service. Raises `ConfigurationError` where a package is missing."""
+    return {"deepgram": _deepgram, "cartesia": _cartesia, "elevenlabs": _elevenlabs}[service.name](service)
+
+
+def _deepgram(service: Service) -> Any:
+    if importlib.util.find_spec("deepgram") is None:  # before Pipecat says at length what is missing
+        raise ConfigurationError(f"STT is {service.name}, which needs pip install 'leibniz-voice[cloud]'")
+    import deepgram.listen.v1.client  # noqa: F401 - the SDK does when first connecting, in the middle of a call
+    from pipecat.services.deepgram.stt import DeepgramSTTService
+
+    class Deepgram(ReplaceableRecogniser, DeepgramSTTService):
+        """Deepgram, with the embedded recogniser behind it."""
+
+        about = service
+
+    return Deepgram
+
+
+def _cartesia(service: Service) -> Any:
+    from pipecat.services.cartesia.tts import CartesiaTTSService
+
+    class Cartesia(ReplaceableVoice, CartesiaTTSService):
+        """Cartesia's voice, over its WebSocket."""
+
+        about = service
+
+        async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+            """See Pipecat."""
+            async for frame in self._attempt(context_id, super().run_tts(text, context_id)):
+                yield frame
+
+    return Cartesia
+
+
+def _elevenlabs(service: Service) -> Any:
+    from pipecat.services.elevenlabs.tts import ElevenLabsTTSService
+
+    class ElevenLabs(ReplaceableVoice, ElevenLabsTTSService):
+        """ElevenLabs' voice, over its multi-context WebSocket."""
+
+        about = service
+
+        async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
+            """See Pipecat."""
+            async for frame in self._attempt(context_id, super().run_tts(text, context_id)):
+                yield frame
+
+    return ElevenLabs

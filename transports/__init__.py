@@ -6,7 +6,8 @@ from .client.client import WebSocketClient
 from .client.opening import ConnectionFailed
 from .dialects.serializer import OrchestrateSerializer
 from .memory import MemoryTransport
-from .playout.endpoints import ClientInput, ClientOutput
+from .playout.input import ClientInput
+from .playout.output import ClientOutput
 from .playout.wire import Wire
 from .server.asgi.asgi import AsgiApp
 from .server.websocket import WebSocketServer

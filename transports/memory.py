@@ -6,7 +6,9 @@ import asyncio
 import json
 from typing import Any
 
-from .playout.endpoints import PIPELINE_RATE, ClientInput, ClientOutput
+from .playout.input import ClientInput
+from .playout.output import ClientOutput
+from .playout.resampler import PIPELINE_RATE
 
 MAX_MESSAGES = 100_000  # kept; past it the oldest go, which no test of minutes reaches
 

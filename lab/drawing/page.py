@@ -11,7 +11,8 @@ from html import escape
 
 import numpy as np
 
-from ..recording.recording import Recording, Turn
+from ..recording.events import Turn
+from ..recording.recording import Recording
 from ..replay.measures import measures_of
 from .svg import LEFT, RIGHT, draw
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from ..recording.recording import Recording, Turn
-from .timeline import marks_of, state_spans, voice_of
+from ..recording.events import Turn
+from ..recording.recording import Recording
+from ..recording.spans import state_spans, voice_of
+from .timeline import marks_of
 
 LEFT, RIGHT = 76, 16  # px for the rows' names, and after the end
 PX_PER_S = 110.0  # of a call of ordinary length

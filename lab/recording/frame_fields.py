@@ -14,7 +14,7 @@ from pipecat.frames.frames import Frame, LLMContextFrame, TranscriptionFrame
 
 from ...pipeline import frames as leibniz_frames
 from ...pipeline.services import IntentResult, Passage, RetrievalResult
-from .recording import Event, RecordingError
+from .events import RecordedEvent, RecordingError
 
 _BOOKKEEPING = frozenset(field.name for field in dataclasses.fields(Frame))
 _AUDIO = frozenset({"audio", "num_frames", "num_channels", "sample_rate"})  # told by rate, samples and pcm
@@ -106,7 +106,7 @@ def without_words(value: Any, name: str = "") -> Any:
     return value
 
 
-def frame_of(event: Event) -> Frame:
+def frame_of(event: RecordedEvent) -> Frame:
     """Make the frame of an event again. Raises `RecordingError` for a kind that is no frame, or other fields."""
     kind = getattr(leibniz_frames, event.kind, None) or getattr(pipecat_frames, event.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, Frame) and dataclasses.is_dataclass(kind)):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from .recording import CLIENT, WIRE, Event, Recording, RecordingError
+from .events import CLIENT, WIRE, RecordedEvent, RecordingError
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 MAX_S = 4 * 3600.0  # of one voice
 
 
-def microphone_of(recording: Recording) -> list[Event]:
+def microphone_of(recording: Recording) -> list[RecordedEvent]:
     """The chunks that the microphone brought."""
     return [
         event
@@ -59,7 +64,7 @@ def audio_of(recording: Recording, direction: str, *, rate: int = 16_000) -> byt
     return track.tobytes()
 
 
-def _samples(event: Event, rate: int) -> NDArray[np.int16]:
+def _samples(event: RecordedEvent, rate: int) -> NDArray[np.int16]:
     samples, own = np.frombuffer(event.pcm(), np.int16), event.fields.get("rate", rate)
     if own == rate or not len(samples):
         return samples

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from ...processors.embedded.silero.batching import SpeechModel, SpeechStream
 from ...processors.embedded.silero.network import CHUNK_SAMPLES, Chunk
-from .recording import Event
+from .events import RecordedEvent
+from .watched import Watched
 
-Note = Callable[[str, float, float], None]  # processor, probability, level of the chunk in dB below full scale
+Note = Callable[[str, float, Chunk], None]  # processor, probability of the chunk
 
 
 class RecordedModel:
@@ -25,39 +27,23 @@ class RecordedModel:
 
     def stream(self, sample_rate: int) -> SpeechStream:
         """See `SpeechModel.stream`."""
-        stream = _RecordedStream(self._model().stream(sample_rate), self._note, self._name)
-        return stream  # type: ignore[return-value] # `dropped` is read only
+        return cast("SpeechStream", Watched(self._model().stream(sample_rate), {"submit": self._submit}))
 
-
-class _RecordedStream:
-    def __init__(self, stream: SpeechStream, note: Note, name: str) -> None:
-        self._stream = stream
-        self._note = note
-        self._name = name
-        self.chunk_samples = stream.chunk_samples  # the model's
-
-    @property
-    def dropped(self) -> int:
-        return self._stream.dropped
-
-    def submit(self, chunk: Chunk, callback: Callable[[float], None]) -> None:
+    def _submit(self, submit: Callable[..., None], chunk: Chunk, callback: Callable[[float], None]) -> None:
         def answered(probability: float) -> None:
-            self._note(self._name, round(float(probability), 5), level_dbfs(chunk))
+            self._note(self._name, probability, chunk)
             callback(probability)
 
-        self._stream.submit(chunk, answered)
+        submit(chunk, answered)
 
-    def reset(self) -> None:
-        self._stream.reset()
-
-    def close(self) -> None:
-        self._stream.close()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model(), name)
 
 
 class ReplayedModel:
     """Gives recorded probabilities, each at its recorded time; 0 past their end."""
 
-    def __init__(self, answers: Sequence[Event], began: float) -> None:
+    def __init__(self, answers: Sequence[RecordedEvent], began: float) -> None:
         self._answers = answers  # events `Probability`, in order
         self._began = began  # loop time of the recording's time 0
 
@@ -69,7 +55,7 @@ class ReplayedModel:
 class _ReplayedStream:
     dropped = 0
 
-    def __init__(self, answers: Sequence[Event], began: float, chunk_samples: int) -> None:
+    def __init__(self, answers: Sequence[RecordedEvent], began: float, chunk_samples: int) -> None:
         self._answers = iter(answers)
         self._began = began
         self._timers: list[asyncio.TimerHandle] = []  # of answers that have not come

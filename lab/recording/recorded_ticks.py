@@ -7,49 +7,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import cast
 
-from ...transports.playout.ticker import PERIOD_S, Tick
-from .recording import Event
-
-
-class Ticks(Protocol):
-    """What an output needs of a ticker."""
-
-    def add(self, tick: Tick) -> None: ...
-
-    def remove(self, tick: Tick) -> None: ...
+from ...transports.playout.ticker import PERIOD_S, Tick, Ticker
+from .events import RecordedEvent
+from .watched import Watched
 
 
-class WatchedTicker:
-    """Another ticker, each of whose ticks is told."""
+def watched_ticker(ticker: Ticker, note: Callable[[float], None]) -> Ticker:
+    """Return the ticker, each of whose ticks is told."""
+    called: dict[Tick, Tick] = {}  # who asked -> what the ticker calls
 
-    def __init__(self, ticker: Ticks, note: Callable[[float], None]) -> None:
-        self._ticker = ticker
-        self._note = note
-        self._watched: dict[Tick, Tick] = {}  # who asked -> what the ticker calls
-
-    def add(self, tick: Tick) -> None:
-        """See `Ticker.add`."""
-
+    def add(its: Callable[[Tick], None], tick: Tick) -> None:
         def watched(now_s: float) -> None:
-            self._note(now_s)
+            note(now_s)
             tick(now_s)
 
-        self._watched[tick] = watched
-        self._ticker.add(watched)
+        its(called.setdefault(tick, watched))  # the same one again, so that it knows it
 
-    def remove(self, tick: Tick) -> None:
-        """See `Ticker.remove`."""
-        watched = self._watched.pop(tick, None)
-        if watched is not None:
-            self._ticker.remove(watched)
+    def remove(its: Callable[[Tick], None], tick: Tick) -> None:
+        its(called.pop(tick, tick))
+
+    return cast("Ticker", Watched(ticker, {"add": add, "remove": remove}))
 
 
 class ReplayedTicker:
     """Ticks when the recorded one did; where that has nothing to say, every 20 ms."""
 
-    def __init__(self, ticks: Sequence[Event], began: float) -> None:
+    def __init__(self, ticks: Sequence[RecordedEvent], began: float) -> None:
         self._ticks = list(ticks)
         self._began = began  # loop time of the recording's time 0
         self._next = 0  # of `_ticks`

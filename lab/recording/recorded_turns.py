@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...pipeline.conversation.waterfall import INSTANTS
-from .recording import Event, Move, Turn, as_int
+from .events import RecordedEvent, StateMove, Turn, as_int
 
 _STALE = ("user_silent", "vad_end", "transcript")  # may be of a cough before, over the bot
 _FRESH_S = 5.0  # such an instant is of the turn that is committed so soon after it
 _SPEECH_GAP_S = 0.5  # between speech chunks: past it another stretch of speech has begun
 
 
-def turns_of(events: Sequence[Event], moves: Sequence[Move]) -> list[Turn]:
+def turns_of(events: Sequence[RecordedEvent], moves: Sequence[StateMove]) -> list[Turn]:
     """Every turn in order of its id: what was said, answered and heard, and when.
 
     A turn's events are told by its id; what has none (speech, words, the wire) belongs to the turn that is going on.
@@ -22,7 +22,7 @@ def turns_of(events: Sequence[Event], moves: Sequence[Move]) -> list[Turn]:
 
 
 class _Reader:
-    def __init__(self, moves: Sequence[Move]) -> None:
+    def __init__(self, moves: Sequence[StateMove]) -> None:
         self._turns: dict[int, Turn] = {}
         self._coming: dict[str, float] = {}  # instants of the turn that has no id yet
         self._state = "idle"
@@ -32,7 +32,7 @@ class _Reader:
         self._moves = {(move.at, move.state): move for move in moves}
         self._is_sent = 0  # the newest turn whose audio was sent
 
-    def read(self, events: Sequence[Event]) -> list[Turn]:
+    def read(self, events: Sequence[RecordedEvent]) -> list[Turn]:
         has_frames = any(event.kind == "StateChangedFrame" for event in events)
         for event in events:
             self._message(event, is_needed=not has_frames)
@@ -42,7 +42,7 @@ class _Reader:
 
     # -- frames ------------------------------------------------------------------------------------------------
 
-    def _frame(self, event: Event) -> None:
+    def _frame(self, event: RecordedEvent) -> None:
         fields, turn = event.fields, as_int(event.fields.get("turn_id"))
         match event.kind:
             case "SpeechChunkFrame":
@@ -72,7 +72,7 @@ class _Reader:
             case "ReplyPlayedFrame" if turn:
                 self._played(event, self._turn(turn))
 
-    def _speech(self, event: Event) -> None:
+    def _speech(self, event: RecordedEvent) -> None:
         speech_s = _number(event.fields.get("speech_ms")) / 1000
         if speech_s <= 0:
             self._speech_at = None
@@ -102,20 +102,20 @@ class _Reader:
         if state == "idle" and before == "listening":
             self._coming = {}
 
-    def _context(self, event: Event, turn: Turn) -> None:
+    def _context(self, event: RecordedEvent, turn: Turn) -> None:
         join_ms, answered = _number(event.fields.get("join_ms")), event.fields.get("answered_ms")
         for name in ("intent", "retrieval"):
             if isinstance(answered, dict) and name in answered:
                 turn.instants[name] = max(0.0, event.at - (join_ms - _number(answered[name])) / 1000)
         turn.instants["joined"] = event.at
 
-    def _reply_text(self, event: Event, turn: Turn, text: str) -> None:
+    def _reply_text(self, event: RecordedEvent, turn: Turn, text: str) -> None:
         if event.fields.get("is_rest"):
             return
         turn.instants.setdefault("first_text", event.at)
         turn.reply = f"{turn.reply} {text}".strip()
 
-    def _played(self, event: Event, turn: Turn) -> None:
+    def _played(self, event: RecordedEvent, turn: Turn) -> None:
         turn.complete = event.fields.get("complete") is True
         if turn.complete:
             turn.instants.setdefault("played", event.at)
@@ -126,7 +126,7 @@ class _Reader:
 
     # -- messages ----------------------------------------------------------------------------------------------
 
-    def _message(self, event: Event, *, is_needed: bool) -> None:
+    def _message(self, event: RecordedEvent, *, is_needed: bool) -> None:
         """What crosses the wire; `is_needed` where it is all there is, as at a client."""
         if event.direction == "to_user" and event.kind == "audio":
             self._sent(event, is_needed)
@@ -167,7 +167,7 @@ class _Reader:
                 if name in INSTANTS and isinstance(ms, int | float):
                     turn.instants.setdefault(name, max(0.0, committed + ms / 1000))
 
-    def _sent(self, event: Event, is_client: bool) -> None:
+    def _sent(self, event: RecordedEvent, is_client: bool) -> None:
         if self._state != "speaking" or self._turn_id <= self._is_sent:
             return
         self._is_sent = self._turn_id

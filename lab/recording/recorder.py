@@ -2,7 +2,8 @@
 
 Every frame is noted where it is first pushed, beside what the speech model, the branches and the client's end do.
 Noting is a dictionary and a list; whatever costs time (base64, JSON, gzip, the disk) is the sink's business. A
-conversation that nobody records is not touched by any of it.
+conversation that nobody records is not touched by any of it, and one that is recorded does the same: what is watched
+stays what it is (see `watched`), and an event that cannot be noted is counted.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import cache, partial, wraps
 from importlib import metadata
 from typing import Any, Protocol, cast
 
+from loguru import logger
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -32,14 +35,14 @@ from ...pipeline.pipeline import Pipeline
 from ...pipeline.session import Build, Session
 from ...processors.vad import SileroVAD
 from ...transports.dialects.dialect import Dialect
-from ...transports.playout.endpoints import ClientOutput
-from ...transports.playout.ticker import Ticker
+from ...transports.playout.output import ClientOutput
+from .events import MAX_SAMPLES, WIRE, RecordedEvent
 from .frame_fields import as_json, fields_of, without_words
-from .recorded_model import RecordedModel
-from .recorded_ticks import WatchedTicker
-from .recorder_names import names_of
-from .recording import MAX_SAMPLES, WIRE, Event, Recording
-from .settings import settings_of
+from .recorded_model import Chunk, RecordedModel, level_dbfs
+from .recorded_ticks import watched_ticker
+from .recording import Recording
+from .settings import names_of, settings_of
+from .watched import Watched, WatchedFunction, in_place_of
 
 SKIPPED = (StartFrame, StopFrame, EndFrame, CancelFrame, HeartbeatFrame, MetricsFrame)  # of no conversation's content
 REMEMBERED = 4096  # frame ids; past it a frame that was held meanwhile would be noted twice
@@ -50,8 +53,12 @@ PACKAGES = ("leibniz-voice", "pipecat-ai", "onnxruntime", "numpy")
 class Sink(Protocol):
     """Takes what is recorded, never waits."""
 
-    def put(self, event: Event) -> None:
+    def put(self, event: RecordedEvent) -> None:
         """Take one event; `pcm` in its fields is bytes."""
+        ...
+
+    def lose(self) -> None:
+        """Count an event that could not be noted."""
         ...
 
     def end(self) -> None:
@@ -67,8 +74,9 @@ class Tape:
 
     def __init__(self) -> None:
         self._header = Recording()  # what the recording begins with
-        self._events: list[Event] = []
-        self._lost = 0  # events past MAX_TAPE
+        self._events: list[RecordedEvent] = []
+        self._lost = 0  # events past MAX_TAPE, and those that could not be noted
+        self._is_full = False
         self._end = ""  # "over" once the conversation is
         self._began = 0.0  # loop time of the recording's time 0
 
@@ -77,25 +85,30 @@ class Tape:
         return recorded(build, self._open)
 
     def _open(self, header: Recording) -> Tape:
-        self._header, self._events, self._lost, self._end = header, [], 0, ""
+        self._header, self._events, self._lost, self._is_full, self._end = header, [], 0, False, ""
         self._began = asyncio.get_running_loop().time()
         return self
 
     def label(self, kind: str, start: float, end: float) -> None:
         """Say what sounded at the user's between two loop times: "turn", or what `measures` is to know it for."""
         start, end = start - self._began, end - self._began
-        self.put(Event(max(0.0, end), "user", "to_bot", "label", {"kind": kind, "start": start, "end": end}))
+        self.put(RecordedEvent(max(0.0, end), "user", "to_bot", "label", {"kind": kind, "start": start, "end": end}))
 
-    def put(self, event: Event) -> None:
+    def put(self, event: RecordedEvent) -> None:
         """See `Sink.put`."""
         if len(self._events) < MAX_TAPE:
             self._events.append(event)
         else:
+            self._is_full = True
             self._lost += 1
+
+    def lose(self) -> None:
+        """See `Sink.lose`."""
+        self._lost += 1
 
     def end(self) -> None:
         """See `Sink.end`."""
-        self._end = "over" if not self._lost else "full"
+        self._end = "full" if self._is_full else "over"
 
     @property
     def recording(self) -> Recording:
@@ -110,7 +123,7 @@ def _plain(recording: Recording) -> dict[str, Any]:
     return {name: getattr(recording, name) for name in recording.__dataclass_fields__}
 
 
-def packed(event: Event) -> Event:
+def packed(event: RecordedEvent) -> RecordedEvent:
     """Return an event whose audio is text, as JSON wants it."""
     pcm = event.fields.get("pcm")
     if not isinstance(pcm, bytes):
@@ -125,13 +138,22 @@ def recorded(build: Build, open_sink: Open, *, audio: bool = True, text: bool = 
     `bot` is the script's path, for whoever replays it.
     """
 
-    async def build_recorded(session: Session) -> Pipeline:
-        built = build(session)
-        pipeline = built if isinstance(built, Pipeline) else await built
-        if isinstance(pipeline, Pipeline):
-            header = header_of(session, pipeline, audio=audio, text=text, bot=bot)
-            _Watch(session, pipeline, header, open_sink(header)).begin()
+    def watch(session: Session, pipeline: Pipeline) -> Pipeline:
+        if isinstance(pipeline, Pipeline):  # else the session refuses it
+            try:
+                header = header_of(session, pipeline, audio=audio, text=text, bot=bot)
+                _Watch(session, pipeline, header, open_sink(header)).begin()
+            except Exception as error:  # of anybody's disk, or of anybody's processors
+                logger.warning("the conversation {} is not recorded, or not whole: {!r}", session.id, error)
         return pipeline
+
+    @wraps(build)
+    def build_recorded(session: Session) -> Pipeline | Awaitable[Pipeline]:
+        built = build(session)
+        return watch_later(session, built) if isinstance(built, Awaitable) else watch(session, built)
+
+    async def watch_later(session: Session, built: Awaitable[Pipeline]) -> Pipeline:
+        return watch(session, await built)
 
     return build_recorded
 
@@ -175,6 +197,7 @@ class _Watch:
         self._seen: set[int] = set()  # ids of the newest frames noted
         self._older: set[int] = set()  # those before them
         self._is_over = False
+        self._has_missed = False  # an event could not be noted, as was logged
 
     def begin(self) -> None:
         """Hook everything up."""
@@ -183,7 +206,7 @@ class _Watch:
             "resumed": record.is_resumed,
             "fields": {**record.to_fields(), "last_update": "0"},
         }  # of the wall clock
-        self.note("session", "downstream", "Conversation", conversation)
+        self.note("session", "downstream", "Conversation", lambda: conversation)
         processors = self._pipeline.processors
         for processor, name in zip(processors, names_of(processors), strict=True):
             self._tap(processor, name)
@@ -194,28 +217,39 @@ class _Watch:
             elif isinstance(processor, ClientOutput):
                 processor.wrap_dialect(lambda dialect: cast("Dialect", _WatchedDialect(dialect, self.note)))
                 note_tick = partial(self._note_tick, name)
-                processor.wrap_ticker(lambda get, note=note_tick: lambda: cast("Ticker", WatchedTicker(get(), note)))
+                processor.wrap_ticker(lambda get, note=note_tick: lambda: watched_ticker(get(), note))
         self._tap_end(processors[-1])
 
-    def note(self, processor: str, direction: str, kind: str, fields: dict[str, Any]) -> None:
-        """Hand one event to the sink."""
+    def note(self, processor: str, direction: str, kind: str, tell: Callable[[], dict[str, Any]]) -> None:
+        """Hand one event to the sink, with the fields that `tell` gives. Never raises."""
         if self._is_over:
             return
-        if not self._has_text:
-            fields = without_words(fields)
-        if not self._has_audio:
-            fields.pop("pcm", None)
-        self._sink.put(Event(self._loop.time() - self._began, processor, direction, kind, fields))
+        try:
+            fields = tell() if self._has_text else without_words(tell())
+            if not self._has_audio:
+                fields.pop("pcm", None)
+            self._sink.put(RecordedEvent(self._loop.time() - self._began, processor, direction, kind, fields))
+        except Exception as error:  # of anybody's frame, answer or disk: the conversation must not notice
+            with suppress(Exception):
+                self._miss(kind, error)
+
+    def _miss(self, kind: str, error: Exception) -> None:
+        has_missed, self._has_missed = self._has_missed, True
+        if not has_missed:  # said once
+            logger.warning("{}: a {} cannot be recorded: {!r}", self._session.id, kind, error)
+        self._sink.lose()
 
     def _tap(self, processor: FrameProcessor, name: str) -> None:
         push = processor.push_frame
 
-        async def push_frame(frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+        async def push_frame(
+            _: Any, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM, *args: Any, **named: Any
+        ) -> Any:
             self._note_frame(name, frame, direction)
-            await push(frame, direction)
+            return await push(frame, direction, *args, **named)
 
         # An observer or an event handler would see every hop, off the routes; this sees a push, and costs one call.
-        setattr(processor, "push_frame", push_frame)  # noqa: B010 - a method of the instance, on purpose
+        setattr(processor, "push_frame", in_place_of(push, push_frame))  # noqa: B010 - a method of the instance
 
     def _note_frame(self, name: str, frame: Frame, direction: FrameDirection) -> None:
         if frame.id in self._seen or frame.id in self._older or isinstance(frame, SKIPPED):
@@ -224,74 +258,82 @@ class _Watch:
             self._older, self._seen = self._seen, set()
         self._seen.add(frame.id)
         way = "downstream" if direction is FrameDirection.DOWNSTREAM else "upstream"
-        self.note(name, way, type(frame).__name__, fields_of(frame))
+        self.note(name, way, type(frame).__name__, lambda: fields_of(frame))
 
-    def _note_model(self, name: str, probability: float, level_dbfs: float) -> None:
-        self.note(name, "downstream", "Probability", {"probability": probability, "dbfs": level_dbfs})
+    def _note_model(self, name: str, probability: float, chunk: Chunk) -> None:
+        def tell() -> dict[str, Any]:
+            return {"probability": round(float(probability), 5), "dbfs": level_dbfs(chunk)}
+
+        self.note(name, "downstream", "Probability", tell)
 
     def _note_tick(self, name: str, now_s: float) -> None:
-        self.note(name, "downstream", "Tick", {"now": round(now_s - self._began, 6)})
+        self.note(name, "downstream", "Tick", lambda: {"now": round(now_s - self._began, 6)})
 
-    def _watched_branch(self, processor: str, name: str, ask: Branch) -> Branch:
-        async def branch(turn: UserTurnFrame) -> Any:
+    def _watched_branch(self, processor: str, name: str, branch: Branch) -> Branch:
+        async def answer(ask: Branch, turn: UserTurnFrame) -> Any:
             began = self._loop.time()
-            is_guess = isinstance(turn, SpeculativeTurnFrame)
-            fields: dict[str, Any] = {"branch": name, "text": turn.text, "is_guess": is_guess}
-            try:
-                answer = await ask(turn)
-            except Exception as error:
-                self.note(processor, "downstream", "BranchFailed", {**fields, "type": type(error).__name__})
-                raise
-            fields |= {"took_ms": round((self._loop.time() - began) * 1000, 3), "answer": as_json(answer)}
-            self.note(processor, "downstream", "BranchAnswer", fields)
-            return answer
 
-        return branch
+            def tell(**more: Any) -> dict[str, Any]:
+                return {"branch": name, "text": turn.text, "is_guess": isinstance(turn, SpeculativeTurnFrame), **more}
+
+            try:
+                found = await ask(turn)
+            except Exception as error:
+                failure = type(error).__name__
+                self.note(processor, "downstream", "BranchFailed", lambda: tell(type=failure))
+                raise
+            took_ms = round((self._loop.time() - began) * 1000, 3)
+            self.note(processor, "downstream", "BranchAnswer", lambda: tell(took_ms=took_ms, answer=as_json(found)))
+            return found
+
+        return WatchedFunction(branch, answer)
 
     def _tap_end(self, processor: FrameProcessor) -> None:
         clean_up = processor.cleanup
 
-        async def cleanup() -> None:
-            await clean_up()
-            if not self._is_over:
-                self.note("session", "downstream", "Ended", {})
-                self._is_over = True
+        async def cleanup(_: Any, *args: Any, **named: Any) -> Any:
+            try:
+                return await clean_up(*args, **named)
+            finally:
+                self._end()
+
+        setattr(processor, "cleanup", in_place_of(clean_up, cleanup))  # noqa: B010 - as above
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self.note("session", "downstream", "Ended", dict)
+            self._is_over = True
+            with suppress(Exception):  # of anybody's disk
                 self._sink.end()
 
-        setattr(processor, "cleanup", cleanup)  # noqa: B010 - as above
 
-
-class _WatchedDialect:
+class _WatchedDialect(Watched):
     """Notes what the client is told, however it is spelled."""
 
-    def __init__(self, dialect: Dialect, note: Callable[[str, str, str, dict[str, Any]], None]) -> None:
-        self._dialect = dialect
-        self._note = note
-        self.subprotocol = dialect.subprotocol  # the dialect's
+    def __init__(self, dialect: Dialect, note: Callable[[str, str, str, Callable[[], dict[str, Any]]], None]) -> None:
+        def audio(spell: Callable[..., Any], pcm: bytes, sample_rate: int) -> Any:
+            def tell() -> dict[str, Any]:
+                return {"rate": sample_rate, "samples": min(len(pcm) // 2, MAX_SAMPLES), "pcm": bytes(pcm)}
 
-    def audio(self, pcm: bytes, sample_rate: int) -> str | bytes:
-        """See `Dialect.audio`."""
-        fields = {"rate": sample_rate, "samples": min(len(pcm) // 2, MAX_SAMPLES), "pcm": bytes(pcm)}
-        self._note(WIRE, "to_user", "audio", fields)
-        return self._dialect.audio(pcm, sample_rate)
+            note(WIRE, "to_user", "audio", tell)
+            return spell(pcm, sample_rate)
 
-    def __getattr__(self, name: str) -> Any:
-        spell = getattr(self._dialect, name)
-        if name in ("decode", "audio_type", "mark"):  # nothing that the user is told
-            return spell
+        def message(kind: str, spell: Callable[..., Any], *args: Any, **fields: Any) -> Any:
+            note(WIRE, "to_user", kind, lambda: as_json({**dict(zip(_TOLD[kind], args, strict=False)), **fields}))
+            return spell(*args, **fields)
 
-        def spelled(*args: Any, **kwargs: Any) -> Any:
-            fields = {**dict(zip(_POSITIONS.get(name, ()), args, strict=False)), **kwargs}
-            self._note(WIRE, "to_user", name, as_json(fields))
-            return spell(*args, **kwargs)
-
-        return spelled
+        super().__init__(dialect, {"audio": audio, **{kind: partial(message, kind) for kind in _TOLD}})
 
 
-_POSITIONS = {  # names of the arguments that a dialect's methods take by position
+_TOLD: dict[str, tuple[str, ...]] = {  # what the user is told -> names of the arguments that come by position
+    "ready": (),
+    "state_update": (),
+    "response_ready": (),
+    "response_text": (),
     "pause": ("turn",),
     "resume": ("turn",),
     "interrupted": ("turn",),
     "turn": ("turn",),
+    "pong": (),
     "error": ("code", "message"),
 }

@@ -10,89 +10,17 @@ One event per frame, where it was made; hops are not kept. docs/recording.md has
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...pipeline.errors import LeibnizError
-
-FORMAT = 1  # of the file; a reader refuses a newer one
-DIRECTIONS = ("downstream", "upstream", "to_bot", "to_user")  # of a frame; of what crosses the wire
-WIRE = "wire"  # the processor of what crosses the wire, seen at the bot
-CLIENT = "client"  # the same, seen at the client
-INTERRUPT = "interrupt"  # the state a cut passes through
-
-
-class RecordingError(LeibnizError, ValueError):
-    """A recording cannot be read, or does not hold what is asked of it; the message says why."""
-
-
-class Event(NamedTuple):
-    """One thing that happened."""
-
-    at: float  # seconds since the conversation began, of its loop or of its audio
-    processor: str  # who made it: a class name such as "SileroVAD", with "#2" for the second of a kind; or the wire
-    direction: str  # one of DIRECTIONS
-    kind: str  # the frame's class, or the message's `type`; "audio" for PCM on the wire
-    fields: dict[str, Any]  # JSON values; PCM stands in `pcm`, base64 of int16 little-endian mono
-
-    def pcm(self) -> bytes:
-        """The event's audio; silence of its length if none was kept, nothing if it is no audio."""
-        text, samples = self.fields.get("pcm"), self.fields.get("samples", 0)
-        if not isinstance(text, str):
-            return bytes(2 * samples) if isinstance(samples, int) and 0 <= samples <= MAX_SAMPLES else b""
-        try:
-            pcm = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RecordingError(f"the audio at {self.at:.3f} s is damaged: {error}") from None
-        return pcm[: len(pcm) & ~1]
-
-    @property
-    def audio_s(self) -> float:
-        """How long the event's audio lasts; 0 for none."""
-        samples, rate = self.fields.get("samples", 0), self.fields.get("rate", 0)
-        is_audio = isinstance(samples, int) and isinstance(rate, int) and rate > 0 and samples >= 0
-        return samples / rate if is_audio else 0.0
-
-
-MAX_SAMPLES = 1 << 20  # of one event
-
-
-class Move(NamedTuple):
-    """One move of the conversation's state."""
-
-    at: float
-    previous: str
-    state: str
-    trigger: str
-    turn_id: int
-
-
-@dataclass(slots=True)
-class Turn:
-    """One turn: what the user said, what the bot answered, and when what happened. A greeting has no `user`."""
-
-    turn_id: int
-    user: str = ""  # the user's words
-    reply: str = ""  # what was generated
-    heard: str = ""  # what was played of it
-    interrupted: bool = False  # the user cut it
-    complete: bool = False  # it was played to its end
-    instants: dict[str, float] = field(default_factory=dict)  # name (see waterfall.py) -> s, as `Event.at`
-
-    @property
-    def latency_ms(self) -> dict[str, float]:
-        """Label -> ms, for every pair of instants that happened; the labels of `pipeline/conversation/waterfall.py`."""
-        from ...pipeline.conversation.waterfall import Waterfall
-
-        waterfall = Waterfall()
-        for name, at in self.instants.items():
-            waterfall.mark(name, at)
-        return waterfall.breakdown()
+from .events import DIRECTIONS, RecordedEvent, RecordingError, StateMove, Turn, as_int
+from .recorded_audio import audio_of
+from .recorded_turns import turns_of
+from .recording_file import read, write
 
 
 @dataclass
@@ -102,7 +30,7 @@ class Recording:
     What is computed from `events` is kept: do not change them afterwards.
     """
 
-    events: Sequence[Event] = ()  # in the order in which they happened
+    events: Sequence[RecordedEvent] = ()  # in the order in which they happened
     session_id: str = ""
     side: str = "server"  # who saw it
     began: float = 0.0  # unix seconds
@@ -136,7 +64,7 @@ class Recording:
 
     def frames(
         self, kind: type | str | None = None, *, processor: str | None = None, direction: str | None = None
-    ) -> list[Event]:
+    ) -> list[RecordedEvent]:
         """The events of a kind (a frame's class, its name, or a message's type), by whom and which way."""
         name = kind.__name__ if isinstance(kind, type) else kind
         if direction is not None and direction not in DIRECTIONS:
@@ -150,7 +78,7 @@ class Recording:
         ]
 
     @cached_property
-    def moves(self) -> list[Move]:
+    def moves(self) -> list[StateMove]:
         """Every move of the state, in order."""
         return list(_moves(self.events))
 
@@ -162,8 +90,6 @@ class Recording:
     @cached_property
     def turns(self) -> list[Turn]:
         """Every turn, in order."""
-        from .recorded_turns import turns_of
-
         return turns_of(self.events, self.moves)
 
     @property
@@ -176,31 +102,25 @@ class Recording:
 
         Silent where nothing was kept.
         """
-        from .recorded_audio import audio_of
-
         return audio_of(self, direction, rate=rate)
 
     def timeline(self, *, width: int = 100, plain: bool = False) -> str:
         """The conversation drawn to scale, as text; `plain`: in ASCII."""
-        from ..drawing.timeline import timeline
-
-        return timeline(self, width=width, plain=plain)
+        # By name: drawing stands on recordings, so no import here may lead back up to it.
+        drawing = import_module("leibniz_voice.lab.drawing.timeline")
+        return drawing.timeline(self, width=width, plain=plain)
 
     def save(self, path: str | Path) -> None:
         """Write it to a file, in the format of docs/recording.md."""
-        from .recording_file import write
-
         write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
         """Read a file. Raises `RecordingError` if it is none, damaged, too large, or of a newer format."""
-        from .recording_file import read
-
-        return read(path)
+        return cls(**read(path))
 
 
-def _moves(events: Sequence[Event]) -> Iterator[Move]:
+def _moves(events: Sequence[RecordedEvent]) -> Iterator[StateMove]:
     """From the tracker's frames; at a client, from the server's messages."""
     frames = [e for e in events if e.kind == "StateChangedFrame" and e.direction == "downstream"]
     if frames:
@@ -208,20 +128,15 @@ def _moves(events: Sequence[Event]) -> Iterator[Move]:
             fields = event.fields
             if fields.get("previous") != fields.get("state"):
                 names = (str(fields.get(name, "")) for name in ("previous", "state", "trigger"))
-                yield Move(event.at, *names, turn_id=as_int(fields.get("turn_id")))
+                yield StateMove(event.at, *names, turn_id=as_int(fields.get("turn_id")))
         return
     state = "idle"
     for event in events:
         if event.kind == "state_update" and event.fields.get("trigger") != "stt_fragment":
             previous, state = state, str(event.fields.get("state", ""))
             if previous != state:
-                yield Move(event.at, previous, state, str(event.fields.get("trigger", "")), _turn_of(event))
+                yield StateMove(event.at, previous, state, str(event.fields.get("trigger", "")), _turn_of(event))
 
 
-def _turn_of(event: Event) -> int:
+def _turn_of(event: RecordedEvent) -> int:
     return as_int(event.fields.get("turn"))
-
-
-def as_int(value: Any) -> int:
-    """The value if it is a whole number, else 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

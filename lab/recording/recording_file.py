@@ -14,9 +14,12 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .recording import DIRECTIONS, FORMAT, Event, Recording, RecordingError
+from .events import DIRECTIONS, FORMAT, RecordedEvent, RecordingError
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 MAX_BYTES = 512 << 20  # unpacked: four hours of a call with both voices
 MAX_LINE = 4 << 20  # one event
@@ -55,7 +58,7 @@ def header_line(recording: Recording) -> bytes:
     return _line(header)
 
 
-def event_line(event: Event) -> bytes:
+def event_line(event: RecordedEvent) -> bytes:
     """One event's line."""
     return _line([round(event.at, 6), *event[1:]])
 
@@ -78,8 +81,8 @@ def write(recording: Recording, path: str | Path) -> None:
         file.write(end_line(recording.end or "over", recording.lost))
 
 
-def read(path: str | Path) -> Recording:
-    """Read a file, packed or not. Raises `RecordingError`."""
+def read(path: str | Path) -> dict[str, Any]:
+    """Read a file, packed or not: what its `Recording` is made of. Raises `RecordingError`."""
     try:
         with open(path, "rb") as file:
             return _read(file)
@@ -91,23 +94,20 @@ def read(path: str | Path) -> Recording:
         raise RecordingError(f"{path}: {(error.strerror or str(error)).lower()}") from None
 
 
-def _read(file: BinaryIO) -> Recording:
+def _read(file: BinaryIO) -> dict[str, Any]:
     most = min(MAX_VALUES, SMALL_VALUES + VALUES_PER_BYTE * os.fstat(file.fileno()).st_size)
     lines = _harmless(_lines(_unpacked(file)), most)
-    header = _header(next(lines, ""))
-    recording = _recording(header)
-    events: list[Event] = []
+    recording = _about(_header(next(lines, "")))
+    events: list[RecordedEvent] = []
     for number, line in enumerate(lines, 2):
         value = _json(line, number)
         if isinstance(value, dict):
-            recording.end = _text(value.get("end", ""), "end")
-            recording.lost = _count(value.get("lost", 0))
+            recording |= {"end": _text(value.get("end", ""), "end"), "lost": _count(value.get("lost", 0))}
             break
         events.append(_event(value, number))
         if len(events) > MAX_EVENTS:
             raise RecordingError(f"it holds more than {MAX_EVENTS} events")
-    recording.events = tuple(events)
-    return recording
+    return {**recording, "events": tuple(events)}
 
 
 def _unpacked(file: BinaryIO) -> Iterator[bytes]:
@@ -192,27 +192,28 @@ def _header(line: str) -> dict[str, Any]:
     return header
 
 
-def _recording(header: dict[str, Any]) -> Recording:
+def _about(header: dict[str, Any]) -> dict[str, Any]:
+    """What a header says, by the names of `Recording`."""
     settings, versions = header.get("settings", {}), header.get("versions", {})
     processors, began = header.get("processors", []), header.get("began", 0.0)
     if not (isinstance(settings, dict) and isinstance(versions, dict) and isinstance(processors, list)):
         raise RecordingError("its header is damaged")
     if isinstance(began, bool) or not isinstance(began, int | float) or not 0 <= began < 1e11:
         raise RecordingError("its header is damaged: `began` is no time")
-    return Recording(
-        session_id=_text(header.get("session_id", ""), "session_id"),
-        side=_text(header.get("side", "server"), "side"),
-        began=float(began),
-        bot=_text(header.get("bot", ""), "bot", 4096),
-        settings=settings,
-        versions={str(name): str(version) for name, version in versions.items()},
-        processors=tuple(_text(name, "processors") for name in processors),
-        has_audio=header.get("audio", True) is True,
-        has_text=header.get("text", True) is True,
-    )
+    return {
+        "session_id": _text(header.get("session_id", ""), "session_id"),
+        "side": _text(header.get("side", "server"), "side"),
+        "began": float(began),
+        "bot": _text(header.get("bot", ""), "bot", 4096),
+        "settings": settings,
+        "versions": {str(name): str(version) for name, version in versions.items()},
+        "processors": tuple(_text(name, "processors") for name in processors),
+        "has_audio": header.get("audio", True) is True,
+        "has_text": header.get("text", True) is True,
+    }
 
 
-def _event(value: Any, number: int) -> Event:
+def _event(value: Any, number: int) -> RecordedEvent:
     if not isinstance(value, list) or len(value) != 5:
         raise RecordingError(f"line {number} is damaged: an event is [at, processor, direction, kind, fields]")
     at, processor, direction, kind, fields = value
@@ -222,7 +223,7 @@ def _event(value: Any, number: int) -> Event:
         raise RecordingError(f"line {number} is damaged: its direction is {str(direction)[:40]!r}")
     if not isinstance(fields, dict):
         raise RecordingError(f"line {number} is damaged: its fields are no object")
-    return Event(float(at), _text(processor, "processor"), direction, _text(kind, "kind"), fields)
+    return RecordedEvent(float(at), _text(processor, "processor"), direction, _text(kind, "kind"), fields)
 
 
 def _text(value: Any, name: str, most: int = MAX_NAME) -> str:

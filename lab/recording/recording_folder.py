@@ -21,8 +21,9 @@ from loguru import logger
 
 from ...pipeline.errors import ConfigurationError
 from ...pipeline.session import Build
+from .events import RecordedEvent
 from .recorder import packed, recorded
-from .recording import Event, Recording
+from .recording import Recording
 from .recording_file import MAX_EVENTS, SUFFIX, end_line, event_line, header_line
 
 MAX_WAITING = 16_384  # events of all conversations; some seconds of 50 of them
@@ -48,7 +49,7 @@ class RecordingFolder:
             raise ConfigurationError(f"cannot record into {folder}: {(error.strerror or str(error)).lower()}") from None
         self._has_audio, self._has_text = audio, text
         self._max_bytes = int(max_mb * 1_000_000)
-        self._queue: queue.Queue[tuple[_File, Event | Recording | None] | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.Queue[tuple[_File, RecordedEvent | Recording | None] | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None  # None until the first conversation, and after `close`
         self.written = 0  # files ended so far
 
@@ -81,7 +82,7 @@ class RecordingFolder:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(header.began)) + f"-{int(header.began * 1000) % 1000:03}"
         return self._folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', header.session_id)[:64]}-{stamp}{SUFFIX}"
 
-    def put(self, file: _File, what: Event | Recording | None) -> bool:
+    def put(self, file: _File, what: RecordedEvent | Recording | None) -> bool:
         """Queue something for the thread; False if there is no room."""
         try:
             self._queue.put_nowait((file, what))
@@ -107,7 +108,7 @@ class RecordingFolder:
         for file in list(open_files):  # conversations that the process did not end
             self._do(file, functools.partial(file.finish, ""), open_files)
 
-    def _take(self, file: _File, what: Event | Recording | None, open_files: set[_File]) -> None:
+    def _take(self, file: _File, what: RecordedEvent | Recording | None, open_files: set[_File]) -> None:
         file.taken += 1
         if not file.is_ended:
             open_files.add(file)
@@ -132,7 +133,7 @@ class _File:
         self.path = path
         self.is_ended = False  # nothing more is written
         self._folder = folder
-        self._lost = 0  # events that found no room in the queue
+        self._lost = 0  # events that found no room in the queue, or could not be noted
         self._queued = 0  # what found room
         self.taken = 0  # of that, what the thread has taken
         self._file: BinaryIO | gzip.GzipFile | None = None  # None before the header, and after the end
@@ -140,24 +141,28 @@ class _File:
         self._is_full = False
         self._is_over = False  # the conversation has ended; what is queued is still written
 
-    def put(self, event: Event) -> None:
+    def put(self, event: RecordedEvent) -> None:
         """See `Sink.put`."""
         if not self.is_ended and not self.queue(event):
             self._lost += 1
+
+    def lose(self) -> None:
+        """See `Sink.lose`."""
+        self._lost += 1
 
     def end(self) -> None:
         """See `Sink.end`. Where it finds no room, the thread notices when it has caught up."""
         self._is_over = True
         self.queue(None)
 
-    def queue(self, what: Event | Recording | None) -> bool:
+    def queue(self, what: RecordedEvent | Recording | None) -> bool:
         """Queue something for the thread; False if there is no room."""
         if not self._folder.put(self, what):
             return False
         self._queued += 1
         return True
 
-    def write(self, what: Event | Recording | None, max_bytes: int) -> None:
+    def write(self, what: RecordedEvent | Recording | None, max_bytes: int) -> None:
         """Write one event, the header, or (None) the end. Raises OSError."""
         if isinstance(what, Recording):
             self._file = gzip.open(self.path, "wb", compresslevel=LEVEL)  # noqa: SIM115 - it lives with its call

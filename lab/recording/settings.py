@@ -1,4 +1,4 @@
-"""The settings of a bot's processors by name: `vad.hangover_ms`, `gate.confirm_ms`; told, and changed.
+"""A bot's processors by name, and their settings: `vad.hangover_ms`, `gate.confirm_ms`; told, and changed.
 
 A name is a stage and a keyword of its processor's constructor, or of the policy that one of them holds. To change one,
 the processor is made again with what it was made with and the new value, so its own checks apply.
@@ -22,7 +22,6 @@ from ...pipeline.interruption.policy import BargeInPolicy
 from ...pipeline.listening.endpointing import Endpointing
 from ...pipeline.listening.utterance import Utterance
 from ...pipeline.reply.reply_watch import ReplyBounds
-from .recorder_names import names_of
 
 PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is made where none was given
     "policy": BargeInPolicy,
@@ -39,6 +38,16 @@ _CREDENTIAL = re.compile(  # and values: a URL with a user, a header, a URL with
     r"://\S*@|(?:^|:)\s*(?:bearer|basic)\s+\S+\s*$|[?&][^=&\s]*(?:key|token|secret|pass|auth|sig)[^=&\s]*=",
     re.IGNORECASE,
 )
+
+
+def names_of(processors: Sequence[FrameProcessor]) -> list[str]:
+    """Return what each processor is called in recordings: its class, and a number from the second of a kind on."""
+    names: list[str] = []
+    for processor in processors:
+        kind = getattr(processor, "stands_for", type(processor).__name__)
+        count = sum(name.split("#")[0] == kind for name in names)
+        names.append(f"{kind}#{count + 1}" if count else kind)
+    return names
 
 
 def settings_of(processors: Sequence[FrameProcessor]) -> dict[str, dict[str, Any]]:
@@ -88,6 +97,8 @@ def _given_to(part: Any) -> dict[str, Any]:
         return {}
     if isinstance(part, Given):
         return part.given
+    if not dataclasses.is_dataclass(part):
+        return {}  # somebody's own: what its constructor's defaults say
     return {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.init}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ...pipeline.session import Build
 from ..recording.recording import Recording
-from .condition import Condition, Test
+from .condition import Comparison, Condition
 from .measures import Measures, measures_of, name_of, told
 from .replay import Lifespan, Replayed, replay
 
@@ -101,7 +101,7 @@ def _verdict(name: str, old: float | None, new: float | None) -> str:
     return "better" if (new < old) is is_lower_better else "worse"
 
 
-def failing(conditions: Sequence[Condition], after: Measures) -> list[tuple[Condition, list[Test]]]:
-    """The conditions that hold of the measures, each with the tests that make it true."""
+def failing(conditions: Sequence[Condition], after: Measures) -> list[tuple[Condition, list[Comparison]]]:
+    """The conditions that hold of the measures, each with the comparisons that make it true."""
     values = after.values()
-    return [(condition, tests) for condition in conditions if (tests := condition.failing(values))]
+    return [(condition, held) for condition in conditions if (held := condition.failing(values))]

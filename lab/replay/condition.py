@@ -28,7 +28,7 @@ MAX_LENGTH = 500  # letters
 
 
 @dataclass(frozen=True)
-class Test:
+class Comparison:
     """One comparison."""
 
     name: str
@@ -49,10 +49,10 @@ class Condition:
 
     def __init__(self, text: str, names: Collection[str]) -> None:
         self.text = text
-        self._any: list[list[Test]] = [[]]  # any of these, of each all
+        self._any: list[list[Comparison]] = [[]]  # any of these, of each all
         words = _words(text)
         while True:
-            self._any[-1].append(_test(words[:3], text, names))
+            self._any[-1].append(_comparison(words[:3], text, names))
             del words[:3]
             if not words:
                 return
@@ -62,9 +62,9 @@ class Condition:
             if link == "or":
                 self._any.append([])
 
-    def failing(self, values: Mapping[str, float | None]) -> list[Test]:
-        """The tests that make it true; empty if it is not."""
-        return next((tests for tests in self._any if all(test.holds(values) for test in tests)), [])
+    def failing(self, values: Mapping[str, float | None]) -> list[Comparison]:
+        """The comparisons that make it true; empty if it is not."""
+        return next((all_of for all_of in self._any if all(each.holds(values) for each in all_of)), [])
 
 
 def _words(text: str) -> list[str]:
@@ -81,7 +81,7 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _test(words: list[str], text: str, names: Collection[str]) -> Test:
+def _comparison(words: list[str], text: str, names: Collection[str]) -> Comparison:
     if len(words) < 3 or words[1] not in OPERATORS:
         raise ConfigurationError(f"{text!r}: write NAME > NUMBER, such as false_interruptions > 0")
     name, op, number = words
@@ -93,4 +93,4 @@ def _test(words: list[str], text: str, names: Collection[str]) -> Test:
         value = math.nan
     if not math.isfinite(value):
         raise ConfigurationError(f"{text!r}: {number!r} is no number")
-    return Test(name, op, value)
+    return Comparison(name, op, value)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..recording.recording import Event, Recording
+from ..recording.events import RecordedEvent
+from ..recording.recording import Recording
 
 DECISIONS = {  # kind of event -> the fields that are decided
     "VADUserStartedSpeakingFrame": (),
@@ -35,8 +36,8 @@ class Difference:
 
     at: float  # seconds since the beginning
     kind: str
-    before: Event | None  # None: there was no such decision
-    after: Event | None
+    before: RecordedEvent | None  # None: there was no such decision
+    after: RecordedEvent | None
 
     def __str__(self) -> str:
         was, now = (_told(event, self.kind) for event in (self.before, self.after))
@@ -49,7 +50,7 @@ def differences(before: Recording, after: Recording, *, tolerance_s: float = TOL
     return sorted(found, key=lambda difference: difference.at)
 
 
-def decisions_of(recording: Recording, kind: str | None = None) -> list[Event]:
+def decisions_of(recording: Recording, kind: str | None = None) -> list[RecordedEvent]:
     """Return the decisions of a recording, each once: of what is sent both ways, what went downstream."""
     both = ("StateChangedFrame", "ReplyInterruptedFrame", "UserTurnFrame")
     return [
@@ -76,16 +77,18 @@ def _first(kind: str, before: Recording, after: Recording, tolerance_s: float) -
     return None
 
 
-def _pairs(before: list[Event], after: list[Event]) -> Iterator[tuple[Event | None, Event | None]]:
+def _pairs(
+    before: list[RecordedEvent], after: list[RecordedEvent]
+) -> Iterator[tuple[RecordedEvent | None, RecordedEvent | None]]:
     for at in range(max(len(before), len(after))):
         yield (before[at] if at < len(before) else None, after[at] if at < len(after) else None)
 
 
-def _decided(event: Event) -> tuple[Any, ...]:
+def _decided(event: RecordedEvent) -> tuple[Any, ...]:
     return tuple(_lists(event.fields.get(name)) for name in DECISIONS[event.kind])
 
 
-def _is_heard_alike(a: Event, b: Event) -> bool:
+def _is_heard_alike(a: RecordedEvent, b: RecordedEvent) -> bool:
     """Whether both say that the same was heard, within a word."""
     words = sorted((str(event.fields.get("heard", "")).split() for event in (a, b)), key=len)
     return words[0] == words[1][: len(words[0])] and len(words[1]) - len(words[0]) <= HEARD_WORDS
@@ -95,7 +98,7 @@ def _lists(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _told(event: Event | None, kind: str) -> str:
+def _told(event: RecordedEvent | None, kind: str) -> str:
     if event is None:
         return "nothing"
     names = (*DECISIONS[kind], *(("heard",) if "heard" in event.fields else ()))

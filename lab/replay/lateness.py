@@ -17,9 +17,10 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from ...pipeline.engine.parallel import Parallel
 from ...pipeline.engine.processor import Processor
 from ...pipeline.frames import ReplyInterruptedFrame, ReplyPlayedFrame, TurnContextFrame
-from ...transports.playout.endpoints import ClientOutput
+from ...transports.playout.output import ClientOutput
+from ..recording.events import as_int
 from ..recording.recorded_ticks import ReplayedTicker
-from ..recording.recording import Recording, as_int
+from ..recording.recording import Recording
 
 KINDS = ("ReplyInterruptedFrame", "ReplyPlayedFrame", "TurnContextFrame")  # each pushed in a task of its own
 MOST_S = 5.0  # nothing is later than this; what looks so is another thing

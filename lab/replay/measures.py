@@ -27,8 +27,9 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from ...pipeline.listening.backchannel import is_backchannel
-from ..drawing.timeline import spans_of
-from ..recording.recording import CLIENT, WIRE, Event, Recording
+from ..recording.events import CLIENT, WIRE, RecordedEvent
+from ..recording.recording import Recording
+from ..recording.spans import spans_of
 
 NO_YIELD_S = 2.0  # an interruption after which the bot speaks on for longer was not yielded to
 PASSED_S = 1.0  # what is to be passed over must not stop the bot within this
@@ -255,7 +256,7 @@ def said_in(recording: Recording) -> list[Said]:
     return sorted(said)
 
 
-def _labelled(event: Event) -> Said | None:
+def _labelled(event: RecordedEvent) -> Said | None:
     kind, start, end = (event.fields.get(name) for name in ("kind", "start", "end"))
     is_good = kind in KINDS and isinstance(start, int | float) and isinstance(end, int | float)
     return Said(float(start), float(end), kind) if is_good else None  # type: ignore[arg-type] # checked above

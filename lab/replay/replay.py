@@ -34,12 +34,12 @@ from ...pipeline.session import Build, Session
 from ...pipeline.testing.clock import run_virtual
 from ...processors import EmbeddedSTT, EmbeddedTTS, SileroVAD, SmartTurn
 from ...transports.memory import MemoryTransport
+from ..recording.events import RecordedEvent, RecordingError
 from ..recording.frame_fields import answer_of, frame_of
 from ..recording.recorded_model import ReplayedModel
 from ..recording.recorder import Tape
-from ..recording.recorder_names import names_of
-from ..recording.recording import Event, Recording, RecordingError
-from ..recording.settings import changed
+from ..recording.recording import Recording
+from ..recording.settings import changed, names_of
 from .lateness import Lateness
 from .stand_ins import RecordedEars, RecordedLLM, RecordedVoice, answers_of, replies_of
 
@@ -90,7 +90,7 @@ class _Replay:
         self._began = 0.0  # loop time of the recording's time 0
         self._counts: Counter[str] = Counter()
         self._counted: dict[str, Counter[str]] = {}  # part -> its stand-in's counts
-        self._by_processor: dict[str, list[Event]] = defaultdict(list)
+        self._by_processor: dict[str, list[RecordedEvent]] = defaultdict(list)
         for event in recording.events:
             self._by_processor[event.processor].append(event)
 
@@ -185,7 +185,7 @@ class _Replay:
 _INPUTS = frozenset({"InputAudioRawFrame", "ClientFragmentFrame", "ClientTurnEndFrame", "UserSpeakingFrame"})
 
 
-def _is_pushed(event: Event) -> bool:
+def _is_pushed(event: RecordedEvent) -> bool:
     """Whether a test let this frame enter behind the input."""
     return event.kind.endswith("Frame") and event.kind not in ("ErrorFrame",)
 
@@ -193,10 +193,10 @@ def _is_pushed(event: Event) -> bool:
 class _Answers:
     """The branches' recorded answers."""
 
-    def __init__(self, events: Sequence[Event], counts: Counter[str], *, may_ask: bool) -> None:
+    def __init__(self, events: Sequence[RecordedEvent], counts: Counter[str], *, may_ask: bool) -> None:
         self._counts = counts
         self._may_ask = may_ask  # what was never asked; else it fails
-        self._answers: dict[tuple[Any, Any], list[Event]] = defaultdict(list)  # (branch, text) -> in order
+        self._answers: dict[tuple[Any, Any], list[RecordedEvent]] = defaultdict(list)  # (branch, text) -> in order
         for event in events:
             if event.kind == "BranchAnswer":
                 self._answers[event.fields.get("branch"), event.fields.get("text")].append(event)
@@ -231,7 +231,7 @@ class _Levels:
         self._samples = np.repeat(loud.astype(np.int16), 512)  # of a chunk at 16 kHz
         self._taken = 0
 
-    def take(self, event: Event) -> bytes:
+    def take(self, event: RecordedEvent) -> bytes:
         """The next samples, as many as the event had."""
         start, self._taken = self._taken, self._taken + len(event.pcm()) // 2
         samples = self._samples[start : self._taken]

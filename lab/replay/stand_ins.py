@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,8 +35,8 @@ from ...pipeline.engine.consumes import consumes
 from ...pipeline.engine.processor import Processor
 from ...pipeline.engine.stages import Stage
 from ...pipeline.frames import ReplyAudioFrame, ReplyEndedFrame, ReplySpeechFrame, ReplyStartedFrame, SecondVoiceFrame
+from ..recording.events import RecordedEvent, as_int
 from ..recording.frame_fields import frame_of
-from ..recording.recording import Event, as_int
 
 WORD_S = 0.36  # a spoken word of a reply that was never recorded: 165 a minute
 RATE = 16_000
@@ -53,7 +53,7 @@ class RecordedEars(Processor):
 
     stage = Stage.STT
 
-    def __init__(self, *, events: Sequence[Event], began: float, stands_for: str) -> None:
+    def __init__(self, *, events: Sequence[RecordedEvent], began: float, stands_for: str) -> None:
         super().__init__(name=f"recorded {stands_for}")
         self.stands_for = stands_for  # its name in recordings
         self._events = events
@@ -78,10 +78,10 @@ class Spoken:
     turn_id: int
     text: str = ""  # the first words that it was given
     began: float = 0.0  # when
-    events: list[Event] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
 
 
-def replies_of(events: Sequence[Event], voice: str) -> list[Spoken]:
+def replies_of(events: Sequence[RecordedEvent], voice: str) -> list[Spoken]:
     """Sort what a voice brought by reply: by its turn id, else by the reply opened last."""
     replies: dict[int, Spoken] = {}
     marker = 0
@@ -221,10 +221,10 @@ class Answered:
 
     text: str
     began: float
-    events: list[Event] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
 
 
-def answers_of(events: Sequence[Event], llm: str) -> list[Answered]:
+def answers_of(events: Sequence[RecordedEvent], llm: str) -> list[Answered]:
     """Sort what an LLM brought by question."""
     answers: list[Answered] = []
     for event in events:
@@ -290,6 +290,3 @@ class RecordedLLM(FrameProcessor):
 
 def _plain(text: Any) -> str:
     return " ".join(text.split()) if isinstance(text, str) else ""
-
-
-Make = Callable[[], FrameProcessor]

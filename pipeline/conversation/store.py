@@ -78,7 +78,7 @@ class Write:
     is_first: bool = False  # the claim got no answer: what another owner stored is not known here
 
 
-class Outcome(Enum):
+class WriteOutcome(Enum):
     """What became of one write."""
 
     STORED = "stored"
@@ -93,7 +93,7 @@ class WriteResult:
     """The verdict on one write; `detail` is the store's own words when it failed."""
 
     session_id: str
-    outcome: Outcome
+    outcome: WriteOutcome
     detail: str = ""
     found: ConversationFields | None = None  # with CLAIMED: what another owner had stored; None if it was unreadable
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ...lab.recording.events import RecordedEvent, RecordingError, StateMove, Turn
 from ...lab.recording.recorder import Tape
-from ...lab.recording.recording import Event, Move, Recording, RecordingError, Turn
+from ...lab.recording.recording import Recording
 from ...transports.memory import MemoryTransport
 from .bench import Bench
 from .call import AsyncCall, Call, CallError, run_offline
@@ -15,9 +16,19 @@ from .clock import StuckError, VirtualLoop, VirtualTime, run_virtual
 from .fuzz.fuzz import check_conversation
 from .fuzz.generate import Schedule, generate, schedules
 from .fuzz.safety import ConversationFailed
-from .scripted.scripted_services import Script, ScriptedIntent, ScriptedLLM, ScriptedRetriever, ScriptedVoice, Step
+from .scripted.scripted_services import (
+    ScriptedIntent,
+    ScriptedLLM,
+    ScriptedRetriever,
+    ScriptedVoice,
+    ServiceScript,
+    ServiceStep,
+)
 from .scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 from .scripted.scripted_tts import Manner, ScriptedTTS
+
+Event, Move = RecordedEvent, StateMove  # the names of the first releases
+Script, Step = ServiceScript, ServiceStep  # likewise
 
 if TYPE_CHECKING:
     from ...lab.replay.measures import Measures, measures_of
@@ -36,6 +47,7 @@ __all__ = [
     "Measures",
     "MemoryTransport",
     "Move",
+    "RecordedEvent",
     "Recording",
     "RecordingError",
     "Schedule",
@@ -47,6 +59,9 @@ __all__ = [
     "ScriptedSTTGuest",
     "ScriptedTTS",
     "ScriptedVoice",
+    "ServiceScript",
+    "ServiceStep",
+    "StateMove",
     "Step",
     "StuckError",
     "Tape",

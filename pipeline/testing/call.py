@@ -25,7 +25,7 @@ from pipecat.frames.frames import Frame, InterimTranscriptionFrame, Transcriptio
 from ...lab.recording.recorder import Tape
 from ...transports.dialects import protocol
 from ...transports.memory import MemoryTransport
-from ...transports.playout.endpoints import PIPELINE_RATE
+from ...transports.playout.resampler import PIPELINE_RATE
 from ..conversation.conversation_record import ConversationRecord
 from ..conversation.snapshot import ConversationFields
 from ..pipeline import Pipeline
@@ -33,8 +33,8 @@ from ..session import Build, Session
 from ..states import Event
 from .clock import VirtualTime, run_virtual
 from .fuzz.safety import Safety
-from .microphone import Microphone
-from .outcome import CallError, Outcome
+from .microphone import OfflineMicrophone
+from .outcome import CallError, CallOutcome
 from .user import VOICE, User, check_way
 
 P = ParamSpec("P")
@@ -44,7 +44,7 @@ WAIT_S = 30.0  # how long a script waits for something, in the loop's time
 LOOK_S = 0.005  # between two looks at a condition, and from an event to the script's next step
 
 
-class AsyncCall(Outcome):
+class AsyncCall(CallOutcome):
     """A client on the line. All waiting is in the loop's time, so it costs nothing in virtual time.
 
     `speech` says how the user's words get in: "audio", "words", or "auto" (see `user`); `voice` is the user's, by
@@ -73,7 +73,7 @@ class AsyncCall(Outcome):
         self._is_over = False  # the line is gone
         self._way, self._voice = check_way(speech), voice  # of the user
         self._user: User | None = None  # None before the start
-        self._microphone = Microphone(self.input.receive_audio)  # silent until something is said aloud
+        self._microphone = OfflineMicrophone(self.input.receive_audio)  # silent until something is said aloud
         self._read = 0  # messages that `wait_for_reply` has seen
         self._replying: int | None = None  # turn of the reply among them that is not over; None between replies
 
@@ -277,7 +277,7 @@ def _plain(
     return run
 
 
-class Call(Outcome):
+class Call(CallOutcome):
     """A client on the line of a conversation that runs, in virtual time, only while one of the verbs is at work.
 
     Options as for `AsyncCall`; `grace_s`: real time that sockets get that nobody counts (see `clock`).

@@ -11,7 +11,7 @@ CHUNK_S = 0.02  # microphone audio comes in chunks of this length
 CHUNK_BYTES = len(silence(CHUNK_S * 1000))
 
 
-class Microphone:
+class OfflineMicrophone:
     """A voice, and sounds under it. What is queued is sent at real time, in the loop's time."""
 
     def __init__(self, send: Callable[[bytes], Awaitable[None]]) -> None:

@@ -14,7 +14,7 @@ class CallError(LeibnizError, AssertionError):
     """Something that the script waits for did not happen; the message draws what did."""
 
 
-class Outcome:
+class CallOutcome:
     """What came of a call, during it and after it."""
 
     wire: MemoryWire  # what the client got
@@ -53,11 +53,11 @@ def timelines_in(error: BaseException) -> list[tuple[str, str]]:
 
     None for a `CallError`, which brings its own.
     """
-    calls: dict[int, tuple[str, Outcome]] = {}
+    calls: dict[int, tuple[str, CallOutcome]] = {}
     trace = None if isinstance(error, CallError) else error.__traceback__
     while trace is not None:
         for name, value in trace.tb_frame.f_locals.items():
-            if isinstance(value, Outcome) and hasattr(value, "tape"):  # a constructor may have raised before
+            if isinstance(value, CallOutcome) and hasattr(value, "tape"):  # a constructor may have raised before
                 calls.setdefault(id(value.tape), (name, value))
         trace = trace.tb_next
     return [(f"timeline of {name}", call.timeline()) for name, call in calls.values() if call.recording.events]

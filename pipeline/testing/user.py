@@ -34,7 +34,7 @@ from ..errors import ConfigurationError
 from ..frames import SpeechChunkFrame
 from ..pipeline import Pipeline
 from .audio import RATE, at_level, noise, speech
-from .microphone import Microphone
+from .microphone import OfflineMicrophone
 from .scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 
 WORD_S = 60 / 165  # of a spoken word; the embedded voice's pace
@@ -49,7 +49,7 @@ WAYS = ("auto", "audio", "words")
 class User:
     """Speaks to one conversation. `way` is how: "audio" or "words"; `why` says in a clause why that way."""
 
-    def __init__(self, pipeline: Pipeline, microphone: Microphone, *, way: str, voice: str) -> None:
+    def __init__(self, pipeline: Pipeline, microphone: OfflineMicrophone, *, way: str, voice: str) -> None:
         chain = pipeline.processors
         self._vad = _first(chain, Stage.VAD)  # the speech detector; None without one
         self._stt = _first(chain, Stage.STT) or next((p for p in chain if isinstance(p, STTService)), None)

@@ -20,7 +20,6 @@ OTHERS = {
     "project": "the repository: its layout, documents, wheel and deployment",
     "support": "what tests share",
 }
-LONG_STILL = ("test_client.py", "test_mirror.py", "test_store_redis.py")  # these wait to be split
 
 
 def has_code(folder: Path) -> bool:
@@ -57,7 +56,7 @@ def own_code() -> list[Path]:
     """Return what is written in this repository besides the library, which test_layout.py measures."""
     scripts = [path for path in (ROOT / ".ci").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     return [
-        *(path for path in FILES if path.name not in LONG_STILL),
+        *FILES,
         *(ROOT / "benchmarks").rglob("*.py"),
         *scripts,
         ROOT / "docs" / "conf.py",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
-from leibniz_voice.transports.state.redis_scripts import CLAIM, WRITE, Script
+from leibniz_voice.transports.state.redis_scripts import CLAIM, WRITE, LuaScript
 
 STEPS = st.one_of(
     st.tuples(st.just("claim"), st.sampled_from(["answered", "lost, clock ahead", "lost, clock behind"])),
@@ -37,10 +37,10 @@ class Violation(AssertionError):
     """A rule of fencing was broken."""
 
 
-def altered(script: Script, old: str, new: str) -> Script:
+def altered(script: LuaScript, old: str, new: str) -> LuaScript:
     """A script with one thing changed."""
     assert old in script.source
-    return Script(script.source.replace(old, new))
+    return LuaScript(script.source.replace(old, new))
 
 
 VARIANTS = {  # what is deliberately broken -> the scripts
@@ -81,7 +81,7 @@ class History:
     5. In the end the newest connection's next write is accepted, and no zombie's after it.
     """
 
-    def __init__(self, redis: Redis, claim: Script = CLAIM, write: Script = WRITE) -> None:
+    def __init__(self, redis: Redis, claim: LuaScript = CLAIM, write: LuaScript = WRITE) -> None:
         self.redis, self.claim_script, self.write_script = redis, claim, write
         self.key = "session:h"
         self.connections: list[Connection] = []

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from ...pipeline.errors import ConfigurationError
 from ..dialects.protocol import DEFAULT_RATE, IN_RATES, OUT_RATES, VERSION, CloseCode
 from .opening import ConnectionFailed, address_of, closed, closed_with, decode, open_socket
-from .playback import Microphone, Playback
+from .playback import PaperMicrophone, Playback
 
 CHUNK_S = 0.02
 PING_S = 5.0
@@ -85,7 +85,7 @@ class WebSocketClient:
         self.events: deque[ClientEvent] = deque(maxlen=MAX_EVENTS)  # what happened; the oldest fall out
         self.states: list[str] = ["idle"]  # the conversation's, in order
         self.playback = Playback(sample_rate=out_sample_rate, max_s=max_s)  # the loudspeaker
-        self.microphone = Microphone(
+        self.microphone = PaperMicrophone(
             sample_rate=sample_rate, chunk=int(sample_rate * CHUNK_S), max_s=max_s
         )  # what is said
         self.is_resumed = False  # whether the server knew the session

@@ -143,7 +143,7 @@ class Playback:
         return ramp.astype("<i2").tobytes() + bytes(2 * (count - fading))
 
 
-class Microphone:
+class PaperMicrophone:
     """What is to be said, cut into chunks of `chunk` samples, with silence in between. `said` keeps the call."""
 
     def __init__(self, *, sample_rate: int = 16_000, chunk: int = 320, max_s: float = 600.0) -> None:

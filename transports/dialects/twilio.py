@@ -18,7 +18,6 @@ resamples a second time. Reference: https://www.twilio.com/docs/voice/media-stre
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import json
@@ -26,7 +25,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...pipeline.errors import ProtocolError
-from ..server.client_socket import ClientSocket
 from . import protocol
 from .dialect import Spelled
 from .mulaw import decode_mulaw, encode_mulaw
@@ -38,7 +36,7 @@ _FORMAT = ("audio/x-mulaw", RATE, 1)
 
 
 class TwilioDialect:
-    """One call, once it was answered (`answer`)."""
+    """One call, from its `start` on."""
 
     can_rewind = False
 
@@ -59,7 +57,9 @@ class TwilioDialect:
             case "mark":
                 return _position(_part(fields, "mark").get("name"))
             case "start":
-                return _hello(fields)
+                hello = _hello(fields)
+                self.stream_sid = self.stream_sid or str(fields.get("streamSid", ""))[:64]
+                return hello
             case "connected" | "stop" | "dtmf":
                 return protocol.Ping()
             case event:
@@ -110,33 +110,13 @@ class TwilioDialect:
         """See `Dialect.error`."""
 
 
-class AnsweredCall:
-    """A call's socket after its `start`, which is received once more: it is the conversation's `hello`."""
-
-    def __init__(self, socket: ClientSocket, start: str) -> None:
-        self.try_send, self.close, self.abort = socket.try_send, socket.close, socket.abort
-        self.is_reading = socket.is_reading
-        self._socket = socket
-        self._start: str | None = start  # None once it was received again
-
-    async def receive(self) -> str | bytes:
-        """See `ClientSocket.receive`."""
-        start, self._start = self._start, None
-        return start if start is not None else await self._socket.receive()
+def is_greeting(message: str | bytes) -> bool:
+    """Whether this is the `connected` that comes before `start`. Raises `ProtocolError` for a text that is no JSON."""
+    return isinstance(message, str) and protocol.parse(message).get("event") == "connected"
 
 
-async def answer(socket: ClientSocket, dialect: TwilioDialect, *, wait_s: float) -> tuple[AnsweredCall, str]:
-    """Read up to `start`; return the call and what names its conversation: Twilio's id of the call.
-
-    Raises `ProtocolError` if `start` does not come in time, or is none that could be served; `ClientGone`.
-    """
-    try:
-        async with asyncio.timeout(wait_s):
-            message = await socket.receive()
-            if isinstance(message, str) and protocol.parse(message).get("event") == "connected":
-                message = await socket.receive()
-    except TimeoutError:
-        raise ProtocolError("missing_field", f"No `start` came within {wait_s:g} s.") from None
+def call_sid_of(message: str | bytes) -> str:
+    """Twilio's id of the call, of its `start`. Raises `ProtocolError` for another message, or one of no use."""
     fields = protocol.parse(message) if isinstance(message, str) else {}
     if fields.get("event") != "start":
         raise ProtocolError("unknown_type", "The first event must be `start`, after `connected`.")
@@ -144,8 +124,7 @@ async def answer(socket: ClientSocket, dialect: TwilioDialect, *, wait_s: float)
     call_sid = _part(fields, "start").get("callSid")
     if not isinstance(call_sid, str) or not protocol.is_session_id(call_sid):
         raise ProtocolError("bad_field", "`start.callSid` must be 1 to 64 letters, digits, '_' or '-'.")
-    dialect.stream_sid = str(fields.get("streamSid", ""))[:64]
-    return AnsweredCall(socket, str(message)), call_sid
+    return call_sid
 
 
 def _part(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:

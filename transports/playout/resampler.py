@@ -11,6 +11,8 @@ import soxr
 
 from ...pipeline.listening.pcm import mono
 
+PIPELINE_RATE = 16_000  # Hz inside the pipeline; other client rates are resampled at its ends
+
 
 class Resampler:
     """Streams PCM16 mono from one rate to another; returns it unchanged when they are the same."""

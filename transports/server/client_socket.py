@@ -23,6 +23,11 @@ class ClientGone(Exception):  # noqa: N818 - it is an event report, and reads as
 class ClientSocket(Protocol):
     """One client's WebSocket."""
 
+    @property
+    def failure(self) -> Exception | None:
+        """What has broken the connection, and was no doing of the client's; None mostly."""
+        ...
+
     async def receive(self) -> str | bytes:
         """The next message. Raises `ClientGone` when there will be none."""
         ...
@@ -51,6 +56,8 @@ class WebSocketsSocket:
     """A connection of the `websockets` server."""
 
     __slots__ = ("_connection", "_receive")
+
+    failure = None  # the library logs its own: see guarded.py
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection

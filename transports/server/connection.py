@@ -11,6 +11,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from traceback import format_exception
 
 from loguru import logger
 
@@ -19,19 +20,21 @@ from ...pipeline.conversation.store import LogLine
 from ...pipeline.errors import LeibnizError, ProtocolError
 from ...pipeline.session import Build, Session
 from ...pipeline.states import State
-from ..access.admission import TokenGate
 from ..access.flood import Flooded, FloodGuard
 from ..access.limits import REFUSED, Limits
+from ..access.token_gate import TokenGate
 from ..access.token_key import TokenRefused
 from ..dialects import protocol
 from ..dialects.dialect import Dialect, JsonDialect
 from ..dialects.protocol import CloseCode
-from ..playout.endpoints import PIPELINE_RATE, ClientInput, ClientOutput
+from ..playout.input import ClientInput
+from ..playout.output import ClientOutput
+from ..playout.resampler import PIPELINE_RATE
 from ..playout.ticker import shared_ticker
 from ..state.mirror import Mirror, MirroredSession
 from .client_socket import ClientGone, ClientSocket
-from .load_shaping import Turnstiles
-from .send_queue import SocketWire
+from .load_shaping import LoadShaping
+from .send_queue import SendQueue
 
 HELLO_S = 0.2  # how long `ready` waits for a `hello` that is optional
 LOOK_S = 0.5  # how often silence and the session's time are looked at
@@ -46,7 +49,7 @@ class Connection:
     """Serves one client. `run` returns when the conversation is over and nothing of it is left.
 
     `tokens` is None for a client whose token was taken already; else its `hello` must bring one. `on_admitted` is
-    awaited before the conversation is touched. `turnstiles` space out what costs most.
+    awaited before the conversation is touched. `load_shaping` spaces out what costs most.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Connection:
         tokens: TokenGate | None = None,
         next_token: Callable[[str], str | None] = lambda session_id: None,
         on_admitted: Callable[[Connection], Awaitable[None]] | None = None,
-        turnstiles: Turnstiles | None = None,
+        load_shaping: LoadShaping | None = None,
     ) -> None:
         self.session_id = session_id
         self.is_resumed = False  # whether an earlier conversation goes on
@@ -75,8 +78,8 @@ class Connection:
         self._tokens = tokens
         self._next_token = next_token  # the token in `ready`
         self._on_admitted = on_admitted
-        self._turnstiles = turnstiles
-        self._wire = SocketWire(socket, send_s=self._limits.send_s)
+        self._load_shaping = load_shaping
+        self._wire = SendQueue(socket, send_s=self._limits.send_s)
         self._input = ClientInput()
         self._output = ClientOutput(wire=self._wire, dialect=self._dialect, lead_ms=lead_ms)
         self._guard = FloodGuard(limits=self._limits)  # refuses floods
@@ -105,8 +108,8 @@ class Connection:
             await self._until_reading(reading)
             if self._on_admitted is not None:
                 await self._on_admitted(self)
-            if self._turnstiles is not None:
-                await self._turnstiles.begin.pass_through()
+            if self._load_shaping is not None:
+                await self._load_shaping.begin.pass_through()
             record = await self._claim()
             session = Session(
                 self.session_id, input=self._input, output=self._output, record=record, resumed=self.is_resumed
@@ -292,8 +295,8 @@ class Connection:
         self._has_words = self._has_words or isinstance(message, protocol.SttFragment | protocol.Typed)
         if self._has_words and isinstance(message, protocol.VadEnd | protocol.Typed):
             since_s, self._turn_at, self._has_words = now - self._turn_at, now, False
-            if self._turnstiles is not None:
-                await self._turnstiles.pass_turn(since_s)
+            if self._load_shaping is not None:
+                await self._load_shaping.pass_turn(since_s)
 
     def _report(self, error: ProtocolError) -> None:
         """Tell the client of its mistake; of a flood, only now and then."""
@@ -354,8 +357,8 @@ class Connection:
             await self._wire.close()
             if session is not None:
                 session.on_over = None
-                if self._turnstiles is not None:
-                    await self._turnstiles.end.pass_through()
+                if self._load_shaping is not None:
+                    await self._load_shaping.end.pass_through()
                 await session.cancel()
             if self._mirrored is not None:
                 self._mirrored.close()
@@ -363,6 +366,11 @@ class Connection:
                 await asyncio.wait({self._closing})
             else:
                 await self._socket.close(CloseCode.END, "")
+            if (failure := self._socket.failure) is not None:
+                self._reason = "connection failed"
+                # Formatted here: the logger's own tracebacks can show local variables, and those hold what users said.
+                why = "".join(format_exception(failure))
+                logger.error("session {}: its connection failed: {}", self.session_id, why)
             logger.info("{} disconnected ({})", self.session_id, self._reason)
         finally:
             self._done.set()

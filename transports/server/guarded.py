@@ -1,16 +1,24 @@
-"""`GuardedConnection`: a connection of `websockets` that bounds what a client can make the process do at once."""
+"""`GuardedConnection`: a connection of `websockets` that bounds what a client can make the process do at once.
+
+What that library logs comes into our log at DEBUG, without tracebacks, and never with a header or a message: it is
+about clients. Only a fault of our own, which the library catches too, is an error there.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from traceback import format_exception
 from typing import Any
 
+from loguru import logger
 from websockets.asyncio.server import Server, ServerConnection
+from websockets.exceptions import WebSocketException
 from websockets.http11 import Request
 from websockets.protocol import Event, State
 from websockets.server import ServerProtocol
 
-from ..access.admission import Door
+from ..access.door import Door
 from ..access.flood import Bucket
 from ..access.limits import REFUSED, Limits
 from ..dialects.protocol import CloseCode
@@ -82,3 +90,28 @@ class GuardedConnection(ServerConnection):
             self.send_data()
             self.transport.pause_reading()  # or it would be read, and thrown away, as fast as it comes
             self.loop.call_later(LAST_WORDS_S, self.transport.abort)
+
+
+# What the library says when a callback of ours has raised. "unexpected internal error" is its own, and some clients
+# bring it about.
+_OURS = ("process_request failed", "connection handler failed")
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        if record.msg in _OURS and cause is not None and not isinstance(cause, WebSocketException | OSError | EOFError):
+            why = "".join(format_exception(cause))  # without the values of variables
+            logger.error("websockets: {}: {}", record.getMessage(), why)
+        else:
+            logger.debug("websockets: {}{}", record.getMessage(), f" ({type(cause).__name__})" if cause else "")
+
+
+def library_logger() -> logging.Logger:
+    """A logger for the server. From INFO on: at DEBUG the library prints headers, tokens among them, and messages."""
+    quiet = logging.getLogger("leibniz.websockets")
+    if not quiet.handlers:
+        quiet.addHandler(_Forward())
+        quiet.propagate = False
+        quiet.setLevel(logging.INFO)
+    return quiet

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from ..access.admission import Origins, subprotocols_in, token_in
+from ..access.origins import Origins
+from ..access.token_gate import token_in
 from ..access.token_key import TokenRefused
-from ..dialects.dialect import Dialect, JsonDialect
-from ..dialects.rtvi import RtviDialect
-from ..dialects.twilio import TwilioDialect
-from .host import Reception
-from .http_routes import PIPECAT_PATH, TWILIO_PATH, Routes, path_of, query_of, refusal, session_id_of
+from .entrances import ENTRANCES, path_of, query_of, session_id_of, subprotocols_in
+from .host import ConversationHost
+from .http_routes import Routes, refusal
 
-DIALECTS: dict[str, type[Any]] = {dialect.subprotocol: dialect for dialect in (JsonDialect, RtviDialect)}
 ONCE = ("Origin", "Host", "Upgrade", "Authorization")  # headers of which a second one could mean something else
 
 
 class Handshake:
-    """Judges requests by path, origin and token, for one `Reception`. `trusts_host`: see `Origins`."""
+    """Judges requests by path, origin and token, for one `ConversationHost`. `trusts_host`: see `Origins`."""
 
-    def __init__(self, reception: Reception, *, origins: Sequence[str] = (), trusts_host: bool = True) -> None:
-        self._reception = reception
-        self._tokens = reception.tokens
+    def __init__(
+        self, conversations: ConversationHost, *, origins: Sequence[str] = (), trusts_host: bool = True
+    ) -> None:
+        self._conversations = conversations
+        self._tokens = conversations.tokens
         self._routes = Routes(
             origins=Origins(origins, trusts_host=trusts_host),
-            health=reception.whole_health,
-            metrics=reception.metrics,
-            unready=reception.unready,
+            health=conversations.whole_health,
+            metrics=conversations.metrics,
+            unready=conversations.unready,
         )
 
     async def answer(self, request: Request, address: str) -> tuple[Response | None, bool]:
@@ -43,32 +41,20 @@ class Handshake:
         if response is not None:
             return response, False
         origin = request.headers.get("Origin")
-        if self._reception.is_draining:
+        if self._conversations.is_draining:
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is ending; connect again.", origin), False
-        if path_of(request.path) == TWILIO_PATH:
-            return None, False  # its `start` names the session, so its token is judged only then
-        is_pipecat = path_of(request.path) == PIPECAT_PATH
-        token = token_in(request.headers) or (query_of(request.path, "token") or None if is_pipecat else None)
+        entrance = ENTRANCES[path_of(request.path)]
+        if entrance.answer is not None:
+            return None, False  # what names the session is still to come, so its token is judged only then
+        in_query = query_of(request.path, "token") if entrance.takes_token_in_query else ""
+        in_headers = token_in(request.headers.get("Authorization", ""), subprotocols_in(request.headers))
+        token = in_headers or in_query or None
         if token is None or self._tokens.is_open:
             return None, False
-        if self._reception.crowded(address) is not None:
+        if self._conversations.crowded(address) is not None:
             return None, False  # it is told so as soon as it is open, and its token is good for the next try
         try:
             await self._tokens.admit(token, session_id_of(request.path))
         except TokenRefused as error:
             return refusal(HTTPStatus.UNAUTHORIZED, str(error), origin), False
         return None, True
-
-
-def subprotocol_of(offered: Sequence[str]) -> str | None:
-    """The client's favourite subprotocol among ours, None if there is none. A token is never repeated."""
-    return next((name for name in offered if name in DIALECTS), None)
-
-
-def dialect_of(path: str, headers: Headers) -> Dialect:
-    """How a connection is spelled, by its path and subprotocols."""
-    if path_of(path) == PIPECAT_PATH:
-        return RtviDialect()
-    if path_of(path) == TWILIO_PATH:
-        return TwilioDialect()
-    return DIALECTS[subprotocol_of(subprotocols_in(headers)) or JsonDialect.subprotocol]()

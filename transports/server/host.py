@@ -1,4 +1,4 @@
-"""`Reception`: all conversations of a process, whatever server their sockets belong to.
+"""`ConversationHost`: all conversations of a process, whatever server their sockets belong to.
 
 A client is let in within the limits, its session belongs to its newest connection, and at the end everybody may finish
 the turn and is told to reconnect.
@@ -17,19 +17,17 @@ from prometheus_client import Counter, Gauge
 from ...pipeline.conversation.store import StateStore
 from ...pipeline.errors import ProtocolError
 from ...pipeline.session import Build
-from ..access.admission import TokenGate
 from ..access.limits import REFUSED, Limits
-from ..access.spent import SpentTokens
+from ..access.token_gate import SpentTokens, TokenGate
 from ..access.token_key import TokenKey
-from ..dialects.dialect import Dialect
 from ..dialects.protocol import CloseCode
-from ..dialects.twilio import TwilioDialect, answer
 from ..state.memory_store import MemoryStore
 from ..state.mirror import Mirror
 from ..state.redis_store import RedisStore
 from .client_socket import ClientGone, ClientSocket
 from .connection import Connection
-from .load_shaping import Turnstiles
+from .entrances import Arrival
+from .load_shaping import LoadShaping
 from .peers import Peers, exposition
 from .watchdog import Watchdog
 
@@ -38,7 +36,7 @@ CONNECTIONS = Counter("leibniz_connections", "Conversations begun", ["kind"])
 UPTIME = Gauge("leibniz_uptime_seconds", "Since the server was made")
 
 
-class Reception:
+class ConversationHost:
     """Hosts conversations between `start` and `stop`. `key`: tokens are asked for; `peers`: the other workers."""
 
     def __init__(
@@ -62,7 +60,7 @@ class Reception:
         self._peers = peers  # the other workers; None for a single process
         self._places = 0  # WebSockets, those included whose call is not answered yet
         self._by_address: Counts[str] = Counts()  # of each address
-        self._turnstiles = Turnstiles()  # space out beginnings, turns and ends
+        self._load_shaping = LoadShaping()  # space out beginnings, turns and ends
         self._running: set[Connection] = set()  # every connection, from its handshake to its end
         self._connections: dict[str, Connection] = {}  # session id -> its one connection
         self._watchdog = Watchdog()  # says what blocks the loop
@@ -140,9 +138,7 @@ class Reception:
         is_too_many = self._by_address[address] >= self._limits.connections_per_address
         return CloseCode.TOO_MANY if is_too_many else None
 
-    async def host(
-        self, socket: ClientSocket, *, session_id: str, address: str, dialect: Dialect, has_token: bool = False
-    ) -> None:
+    async def host(self, socket: ClientSocket, arrival: Arrival, *, address: str, has_token: bool = False) -> None:
         """Host one client's conversation to its end; close the socket at once if there is no room for it.
 
         `has_token`: its token was taken before; else its `hello` must bring one, where one is needed.
@@ -157,17 +153,18 @@ class Reception:
         self._places += 1
         self._by_address[address] += 1
         try:
-            await self._host(socket, session_id, dialect, has_token)
+            await self._host(socket, arrival, has_token)
         finally:
             self._places -= 1
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
 
-    async def _host(self, socket: ClientSocket, session_id: str, dialect: Dialect, has_token: bool) -> None:
-        if isinstance(dialect, TwilioDialect):
+    async def _host(self, socket: ClientSocket, arrival: Arrival, has_token: bool) -> None:
+        session_id = arrival.session_id
+        if arrival.answer is not None:
             try:
-                socket, session_id = await answer(socket, dialect, wait_s=self._limits.hello_s)
+                socket, session_id = await arrival.answer(socket, self._limits.hello_s)
             except ClientGone:
                 return
             except ProtocolError as error:
@@ -181,11 +178,11 @@ class Reception:
             build=self._build,
             limits=self._limits,
             lead_ms=self._lead_ms,
-            dialect=dialect,
+            dialect=arrival.dialect,
             tokens=None if has_token else self.tokens,
             next_token=self.tokens.next,
             on_admitted=self._take_over,
-            turnstiles=self._turnstiles,
+            load_shaping=self._load_shaping,
         )
         self._running.add(connection)
         SESSIONS.inc()

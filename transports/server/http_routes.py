@@ -8,19 +8,17 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from ..access.admission import Origins
 from ..access.limits import REFUSED
+from ..access.origins import Origins
 from ..dialects.protocol import is_session_id
+from .entrances import ENTRANCES, session_id_of
 
-PATH = "/orchestrate"  # our JSON and PCM, or whatever the subprotocol says
-PIPECAT_PATH = "/pipecat"  # protobuf and RTVI, for Pipecat's own clients
-TWILIO_PATH = "/twilio"  # media streams; the session is named in their first message
 _PAGES = {file.name: file for file in (files("leibniz_voice.transports") / "console").iterdir() if file.is_file()}
 _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -31,21 +29,6 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-
-
-def path_of(target: str) -> str:
-    """Return the path of a request's target, which may be a whole URL (RFC 9112, section 3.2.2)."""
-    return urlsplit(target).path
-
-
-def query_of(path: str, name: str) -> str:
-    """Return a parameter of a request path, "" if there is none."""
-    return parse_qs(urlsplit(path).query).get(name, [""])[0]
-
-
-def session_id_of(path: str) -> str:
-    """Return the `session_id` of a request path, "" if there is none."""
-    return query_of(path, "session_id")
 
 
 class Routes:
@@ -74,11 +57,11 @@ class Routes:
         if origin is not None and not self._origins.allows(origin, request.headers.get("Host", "")):
             REFUSED.labels("origin").inc()
             return refusal(HTTPStatus.FORBIDDEN, f"The origin {origin} is not allowed; add it to LEIBNIZ_ORIGINS.")
-        if parts.path in (PATH, PIPECAT_PATH, TWILIO_PATH):
-            return self._handshake(request, origin, parts.path != TWILIO_PATH)
+        if entrance := ENTRANCES.get(parts.path):
+            return self._handshake(request, origin, is_named=entrance.answer is None)
         return await self._page(parts.path, origin)
 
-    def _handshake(self, request: Request, origin: str | None, is_named: bool) -> Response | None:
+    def _handshake(self, request: Request, origin: str | None, *, is_named: bool) -> Response | None:
         if is_named and not is_session_id(session_id_of(request.path)):
             REFUSED.labels("session_id").inc()
             text = "Give ?session_id= with 1 to 64 letters, digits, '_' or '-'."

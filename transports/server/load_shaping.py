@@ -1,4 +1,4 @@
-"""`Turnstile`: lets one through at a time, at a steady pace: a hundred who come at once do not stop the others."""
+"""`LoadShaping`: what costs most comes one at a time, at a steady pace: a hundred at once do not stop the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 HURRIED_S = 1.0  # between two turns of one client; nobody asks and hears so fast
 
 
-class Turnstile:
+class Pacer:
     """To begin or end a conversation costs milliseconds of the loop; a hundred in one step would be heard by all.
 
     `pass_through` returns at once when nobody was before, else `gap_s` after the one before. In order of arrival.
@@ -26,14 +26,14 @@ class Turnstile:
             await asyncio.sleep(at - now)
 
 
-class Turnstiles:
-    """Those of one server. What passes costs 3 to 6 ms of the loop, so the others get the larger part of it."""
+class LoadShaping:
+    """The pacers of one server. What passes costs 3 to 6 ms of the loop, so the others get the larger part of it."""
 
     def __init__(self) -> None:
-        self.begin = Turnstile(gap_s=0.02)  # conversations: 50 a second
-        self.end = Turnstile(gap_s=0.02)  # of conversations
-        self._turn = Turnstile(gap_s=0.008)  # turns ended by a message; those that are heard come one by one anyway
-        self._hurried = Turnstile(gap_s=0.032)  # those of whoever had one just now, before they come to the others
+        self.begin = Pacer(gap_s=0.02)  # conversations: 50 a second
+        self.end = Pacer(gap_s=0.02)  # of conversations
+        self._turn = Pacer(gap_s=0.008)  # turns ended by a message; those that are heard come one by one anyway
+        self._hurried = Pacer(gap_s=0.032)  # those of whoever had one just now, before they come to the others
 
     async def pass_turn(self, since_last_s: float) -> None:
         """Wait for the turn to have a turn; `since_last_s` after one's last. People never feel the difference."""

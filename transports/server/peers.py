@@ -14,6 +14,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 from loguru import logger
@@ -83,23 +84,37 @@ class Peers:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                words = (await reader.readline()).decode().split()
-                answer: dict[str, Any] = {}
-                if words[:1] == ["taken"] and self._on_taken is not None:
-                    await self._on_taken(words[1], float(words[2]))
-                else:
-                    answer = {"health": self._health(), "metrics": (await exposition()).decode()}
-                writer.write(json.dumps(answer).encode() + b"\n")
-        except (OSError, TimeoutError, ValueError, IndexError) as error:
-            logger.debug("a worker's question could not be answered: {!r}", error)
+                question = await _question(reader)
+                if question is not None:
+                    writer.write(json.dumps(await self._answer_to(*question)).encode() + b"\n")
+        except TimeoutError:
+            logger.debug("a worker's question could not be answered within {:g} s", ANSWER_S)
+        except Exception as error:  # top of a task, and the asker only sees that there is no answer
+            logger.error("a worker's question could not be answered: {}", "".join(format_exception(error)))
         finally:
             writer.close()
+
+    async def _answer_to(self, session_id: str, since: float) -> dict[str, Any]:
+        if session_id and self._on_taken is not None:
+            await self._on_taken(session_id, since)
+            return {}
+        return {"health": self._health(), "metrics": (await exposition()).decode()}
 
     async def _ask_others(self, question: str = "all") -> list[dict[str, Any]]:
         own = socket_of(self.folder, self.number)
         others = [path for path in sorted(self.folder.glob("worker-*.sock")) if path != own]
         answers = await asyncio.gather(*(ask(path, question) for path in others))
         return [answer for answer in answers if answer is not None]
+
+
+async def _question(reader: asyncio.StreamReader) -> tuple[str, float] | None:
+    """The session that was taken, and when; ("", 0.0) for any other question, None (logged) for one cut short."""
+    try:
+        words = (await reader.readline()).decode().split()
+        return (words[1], float(words[2])) if words[:1] == ["taken"] else ("", 0.0)
+    except (OSError, ValueError, IndexError) as error:
+        logger.debug("a worker's question cannot be read: {!r}", error)
+        return None
 
 
 def socket_of(folder: Path, number: int) -> Path:

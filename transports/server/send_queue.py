@@ -1,4 +1,4 @@
-"""`SocketWire`: a conversation's messages onto a socket, never waiting in the pipeline, never without end."""
+"""`SendQueue`: a conversation's messages onto a socket, never waiting in the pipeline, never without end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_WAITING = 256  # messages; a client that reads has a handful, so this one do
 RETRY_S = 0.02  # how soon a client that did not keep up is tried again
 
 
-class SocketWire:
+class SendQueue:
     """Sends at once, without a task; what a slow client cannot take waits here, in order.
 
     A client that takes nothing for `send_s`, or has `MAX_WAITING` messages wait, is disconnected, not waited for.

@@ -12,16 +12,15 @@ from websockets.typing import Subprotocol
 from ...pipeline.conversation.store import StateStore
 from ...pipeline.errors import ConfigurationError
 from ...pipeline.session import Build
-from ..access.admission import Door
+from ..access.door import Door
 from ..access.limits import Limits
 from ..access.token_key import TokenKey
 from ..playout.ticker import shared_ticker
 from .client_socket import WebSocketsSocket
-from .guarded import GuardedConnection
-from .handshake import Handshake, dialect_of, subprotocol_of
-from .host import Reception
-from .http_routes import session_id_of
-from .library_log import library_logger
+from .entrances import arrival_of, subprotocol_of
+from .guarded import GuardedConnection, library_logger
+from .handshake import Handshake
+from .host import ConversationHost
 from .peers import Peers
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -60,8 +59,10 @@ class WebSocketServer:
         self._port = port  # 0: any free one
         self._limits = limits or Limits()
         self._is_shared = peers is not None  # other workers listen on the port too
-        self._reception = Reception(build, store=store, key=key, limits=self._limits, lead_ms=lead_ms, peers=peers)
-        self._handshake = Handshake(self._reception, origins=origins, trusts_host=insecure or key is not None)
+        self._conversations = ConversationHost(
+            build, store=store, key=key, limits=self._limits, lead_ms=lead_ms, peers=peers
+        )
+        self._handshake = Handshake(self._conversations, origins=origins, trusts_host=insecure or key is not None)
         self._trust_proxy = trust_proxy  # the address is the last of X-Forwarded-For
         self._door = Door(self._limits, is_behind_proxy=trust_proxy)  # counts sockets
         self._server: Server | None = None  # None until `start`
@@ -75,11 +76,11 @@ class WebSocketServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError if the address is taken."""
-        await self._reception.start()
+        await self._conversations.start()
         try:
             self._server = await self._listen()
         except OSError:
-            await self._reception.stop()
+            await self._conversations.stop()
             raise
 
     async def _listen(self) -> Server:
@@ -110,18 +111,13 @@ class WebSocketServer:
         """
         if self._server is None:
             return
-        await self._reception.drain(drain_s)
+        await self._conversations.drain(drain_s)
         server, self._server = self._server, None
         server.close(close_connections=False)
-        await self._reception.close_all()
+        await self._conversations.close_all()
         server.close()
         await server.wait_closed()
-        await self._reception.stop()
-
-    async def serve_forever(self) -> None:
-        """Return when the server is stopped."""
-        if self._server is not None:
-            await self._server.wait_closed()
+        await self._conversations.stop()
 
     @property
     def port(self) -> int:
@@ -138,11 +134,11 @@ class WebSocketServer:
 
     def health(self) -> dict[str, Any]:
         """What `/health` answers, of this process alone."""
-        return self._reception.health()
+        return self._conversations.health()
 
     def unready(self) -> str:
         """Why no further conversation should be sent here; "" while there is room."""
-        return self._reception.unready()
+        return self._conversations.unready()
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -158,11 +154,10 @@ class WebSocketServer:
     async def _serve(self, socket: ServerConnection) -> None:
         assert isinstance(socket, GuardedConnection)
         assert socket.request is not None
-        await self._reception.host(
+        await self._conversations.host(
             WebSocketsSocket(socket),
-            session_id=session_id_of(socket.request.path),
+            arrival_of(socket.request.path, socket.request.headers),
             address=self._address_of(socket, socket.request),
-            dialect=dialect_of(socket.request.path, socket.request.headers),
             has_token=socket.has_token,
         )
 

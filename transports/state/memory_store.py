@@ -15,8 +15,8 @@ from ...pipeline.conversation.store import (
     TTL_S,
     Claim,
     LogLine,
-    Outcome,
     Write,
+    WriteOutcome,
     WriteResult,
     session_key,
     unused_turn_id,
@@ -103,15 +103,15 @@ class MemoryStore:
             record = _Record(write.owner, write.epoch, 0, {}, 0.0)
         elif record.owner != write.owner:
             if record.epoch >= write.epoch:
-                return WriteResult(write.session_id, Outcome.FENCED)
+                return WriteResult(write.session_id, WriteOutcome.FENCED)
             record.owner, record.epoch, record.logged, record.sequence = write.owner, write.epoch, 0, 0
         elif write.sequence < record.sequence:
-            return WriteResult(write.session_id, Outcome.STALE)
+            return WriteResult(write.session_id, WriteOutcome.STALE)
         if write.is_first and record.sequence == 0 and record.fields:
             found = self._read(write.session_id, record)
             if found is None:
                 record.fields = ConversationFields(last_update=time.time()).to_fields()
-            return WriteResult(write.session_id, Outcome.CLAIMED, found=found)
+            return WriteResult(write.session_id, WriteOutcome.CLAIMED, found=found)
         record.sequence = write.sequence
         record.fields.update(write.fields)
         fresh = write.log[max(0, record.logged + 1 - write.log_start) :]
@@ -121,7 +121,7 @@ class MemoryStore:
         record.logged = max(record.logged, write.log_start + len(write.log) - 1)
         self._records.pop(key, None)
         self._keep(key, record)
-        return WriteResult(write.session_id, Outcome.STORED)
+        return WriteResult(write.session_id, WriteOutcome.STORED)
 
     def _keep(self, key: str, record: _Record) -> None:
         record.expires = self._clock() + self._ttl_s

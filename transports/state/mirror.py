@@ -23,7 +23,7 @@ from prometheus_client import Counter, Histogram
 
 from ...pipeline.conversation.conversation_record import ConversationRecord
 from ...pipeline.conversation.snapshot import ConversationFields
-from ...pipeline.conversation.store import Claim, Outcome, StateStore, Write, WriteResult, unused_turn_id
+from ...pipeline.conversation.store import Claim, StateStore, Write, WriteOutcome, WriteResult, unused_turn_id
 from ...pipeline.errors import ConfigurationError, StoreError
 from .mirrored_session import ERRORS, MirroredSession, Snapshottable
 
@@ -259,14 +259,14 @@ class Mirror:
     def _judge(self, write: Write, result: WriteResult, now: float) -> None:
         session = next(iter(self._sending))  # in the order of the writes
         since = self._sending.pop(session)
-        if result.outcome is Outcome.CLAIMED:
+        if result.outcome is WriteOutcome.CLAIMED:
             session.was_claimed(result.found)
             self._again(session, since)
-        elif result.outcome is Outcome.FAILED:
+        elif result.outcome is WriteOutcome.FAILED:
             self._is_doubtful = True
             ERRORS.labels("refused").inc()
             self._park(session, since, result.detail)
-        elif result.outcome is Outcome.FENCED:
+        elif result.outcome is WriteOutcome.FENCED:
             FENCED.inc()
             self._forget(session)
             session.lose()

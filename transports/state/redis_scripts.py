@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Script:
+class LuaScript:
     """Lua source and the digest by which a server that has seen it knows it."""
 
     source: str
@@ -29,7 +29,7 @@ local function epoch_of(text)
 end
 """
 
-CLAIM = Script(
+CLAIM = LuaScript(
     _EPOCH
     + """
 -- KEYS: hash, damaged key.  ARGV: owner, least epoch, deadline (us), TTL (ms), damaged TTL (ms), then the fields and
@@ -57,7 +57,7 @@ return reply
 """
 )
 
-WRITE = Script(
+WRITE = LuaScript(
     _EPOCH
     + """
 -- KEYS: hash, log, damaged key.  ARGV: owner, epoch, sequence, TTL (ms), log length, number of the first log line,
@@ -107,7 +107,7 @@ return 'stored'
 """
 )
 
-QUARANTINE = Script(
+QUARANTINE = LuaScript(
     """
 -- KEYS: hash, damaged key.  ARGV: owner, epoch, TTL (ms), damaged TTL (ms), then the fields of a new session.
 -- Puts the hash aside and starts a new one, if the owner still has it.  Returns 1 or 0.

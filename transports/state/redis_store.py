@@ -11,11 +11,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from traceback import format_exception
 from typing import Any, Protocol
 
 from loguru import logger
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ...pipeline.conversation.snapshot import ConversationFields, DamagedSnapshot, parse
 from ...pipeline.conversation.store import (
@@ -23,8 +24,8 @@ from ...pipeline.conversation.store import (
     LOG_LENGTH,
     TTL_S,
     Claim,
-    Outcome,
     Write,
+    WriteOutcome,
     WriteResult,
     damaged_key,
     log_key,
@@ -33,10 +34,12 @@ from ...pipeline.conversation.store import (
 )
 from ...pipeline.engine import outside
 from ...pipeline.errors import StoreError
-from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, Script
+from .redis_scripts import ALL, CLAIM, QUARANTINE, WRITE, LuaScript
 from .redis_url import close, connect, without_password
 
-_VERDICTS = {outcome.value.encode(): outcome for outcome in (Outcome.STORED, Outcome.STALE, Outcome.FENCED)}
+_VERDICTS = {
+    outcome.value.encode(): outcome for outcome in (WriteOutcome.STORED, WriteOutcome.STALE, WriteOutcome.FENCED)
+}
 _BOOKKEEPING = frozenset({"owner", "epoch", "sequence", "logged"})
 _ASKED_AT_ONCE = 8
 PING_S = 1.0  # a sign of life that is younger is not asked for again
@@ -105,10 +108,13 @@ class RedisStore:
     async def close(self) -> None:
         """See `StateStore.close`."""
         self.healthy = False
-        # A peer that is gone may make closing fail; there is nothing left to lose.
-        with suppress(Exception):
+        try:
             async with asyncio.timeout(self._timeout_s):
                 await close(self._client)
+        except (OSError, RedisError) as error:  # a peer that is gone; there is nothing left to lose
+            logger.debug("{} could not be closed: {!r}", self.describe(), error)
+        except Exception as error:  # what else is stopped, the server below and the caller's, must not wait for it
+            logger.error("{} could not be closed: {}", self.describe(), "".join(format_exception(error)))
         if self._server is not None:
             await self._server.stop()
 
@@ -191,7 +197,7 @@ class RedisStore:
         args = (owner, epoch, self._ttl_ms, self._damaged_ttl_ms, *_new_session())
         await self._call(QUARANTINE, (session_key(session_id), aside), args)
 
-    async def _call(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def _call(self, script: LuaScript, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
             return await self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except NoScriptError:
@@ -221,12 +227,12 @@ class RedisStore:
 
     async def _judge(self, write: Write, reply: Any) -> WriteResult:
         if isinstance(reply, Exception):
-            return WriteResult(write.session_id, Outcome.FAILED, str(reply))
+            return WriteResult(write.session_id, WriteOutcome.FAILED, str(reply))
         if isinstance(reply, list) and reply[:1] == [b"claimed"]:
             fields, _, damage = _read(b"", reply[1:])
             if damage:
                 await self._quarantine(write.session_id, write.owner, write.epoch, damage)
-            return WriteResult(write.session_id, Outcome.CLAIMED, damage, fields)
+            return WriteResult(write.session_id, WriteOutcome.CLAIMED, damage, fields)
         outcome = _VERDICTS.get(reply) if isinstance(reply, bytes) else None
         if outcome is None:
             raise StoreError(f"{self.describe()}: write answered {reply!r:.60}")

@@ -55,18 +55,6 @@ class Problem(Exception):  # noqa: N818 - it is a finding, and reads as one
         self.detail, self.fix = detail, fix
 
 
-async def check_all(environment: Mapping[str, str], *, bot: str | None, port: int) -> list[Finding]:
-    """Everything, in the order in which it is read. The embedded parts one by one, as they share the machine."""
-    from . import cloud_checks
-
-    findings = [python(), packages(), *([script(bot)] if bot else []), port_of(port), secret(environment), tools()]
-    for name, embedded in (("Speech detector", vad), ("Embedded voice", voice), ("Embedded recogniser", recogniser)):
-        findings.append(await bounded(name, embedded, environment))
-    asked = {"State store": state, **cloud_checks.CHECKS}
-    answers = await asyncio.gather(*(bounded(name, check, environment) for name, check in asked.items()))
-    return [*findings, *answers]
-
-
 async def bounded(name: str, check: Check, environment: Mapping[str, str]) -> Finding:
     """Run one check; whatever it raises is a finding."""
     try:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..scripts import set_up_log
@@ -50,8 +50,6 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check everything."""
     set_up_log("CRITICAL")  # what is wrong is said in the findings
-    from .checks import check_all
-
     secrets = secrets_of(os.environ.items())
     findings = asyncio.run(check_all(os.environ, bot=options.bot, port=options.port))
     findings = [finding.without(secrets) for finding in findings]
@@ -61,6 +59,24 @@ def run(options: argparse.Namespace) -> int:
     else:
         show(findings, sys.stdout)
     return 0 if is_well else 1
+
+
+async def check_all(environment: Mapping[str, str], *, bot: str | None, port: int) -> list[Finding]:
+    """Everything, in the order in which it is read. The embedded parts one by one, as they share the machine."""
+    from . import checks, cloud_checks  # they take time to import
+
+    findings = [checks.python(), checks.packages(), *([checks.script(bot)] if bot else []), checks.port_of(port)]
+    findings += [checks.secret(environment), checks.tools()]
+    embedded = {
+        "Speech detector": checks.vad,
+        "Embedded voice": checks.voice,
+        "Embedded recogniser": checks.recogniser,
+    }
+    for name, check in embedded.items():
+        findings.append(await checks.bounded(name, check, environment))
+    asked = {"State store": checks.state, **cloud_checks.CHECKS}
+    answers = await asyncio.gather(*(checks.bounded(name, check, environment) for name, check in asked.items()))
+    return [*findings, *answers]
 
 
 def secrets_of(variables: Iterable[tuple[str, str]]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..scripts import UsageError, load_bot
 
 if TYPE_CHECKING:  # takes time to import; done when a command runs
-    from leibniz_voice.pipeline.testing import Recording
+    from leibniz_voice.lab import Recording
 
 
 def add_bot(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_bot(parser: argparse.ArgumentParser) -> None:
 
 def load(path: str) -> Recording:
     """Read one recording. Raises `UsageError`."""
-    from leibniz_voice.pipeline.testing import Recording, RecordingError
+    from leibniz_voice.lab import Recording, RecordingError
 
     try:
         return Recording.load(path)

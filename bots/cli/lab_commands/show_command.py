@@ -12,7 +12,7 @@ from ..scripts import UsageError, set_up_log
 from .recordings import files_of, load
 
 if TYPE_CHECKING:  # takes time to import; done when the command runs
-    from leibniz_voice.pipeline.testing import Recording
+    from leibniz_voice.lab import Recording
 
 EPILOG = """\
 examples:
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(recording: Recording, options: argparse.Namespace) -> None:
-    from leibniz_voice.pipeline.testing import RecordingError
+    from leibniz_voice.lab import RecordingError
 
     try:
         if options.html:

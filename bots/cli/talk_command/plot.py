@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..scripts import UsageError, check_writable
 
 if TYPE_CHECKING:  # takes time to import; done while the bot starts
-    from leibniz_voice.pipeline.testing import Event, Recording
+    from leibniz_voice.lab import RecordedEvent, Recording
     from leibniz_voice.transports.client.client import WebSocketClient
 
 CHUNK_S = 0.1
@@ -47,22 +47,22 @@ def write_plot(path: str, client: WebSocketClient) -> None:
 
 def recording_of(client: WebSocketClient) -> Recording:
     """Return what the client sent, got and played, as a recording."""
-    from leibniz_voice.pipeline.testing import Event, Recording
+    from leibniz_voice.lab import RecordedEvent, Recording
 
     rate = client.playback.sample_rate
     events = [
         *_voice(bytes(client.microphone.said), rate, "to_bot"),
         *_voice(bytes(client.playback.heard), rate, "to_user"),
-        *(Event(event.at_s, "client", "to_user", event.kind, _json(event.fields)) for event in client.events),
+        *(RecordedEvent(event.at_s, "client", "to_user", event.kind, _json(event.fields)) for event in client.events),
     ]
     events.sort(key=lambda event: event.at)
     began = time.time() - client.now_s
     return Recording(tuple(events), session_id=client.session_id, side="client", began=began, end="over")
 
 
-def _voice(pcm: bytes, rate: int, direction: str) -> Iterator[Event]:
+def _voice(pcm: bytes, rate: int, direction: str) -> Iterator[RecordedEvent]:
     """A voice in chunks; silent ones are left out. The microphone's come at their end, the bot's at their start."""
-    from leibniz_voice.pipeline.testing import Event
+    from leibniz_voice.lab import RecordedEvent
 
     size = 2 * int(CHUNK_S * rate)
     for start in range(0, len(pcm), size):
@@ -70,7 +70,7 @@ def _voice(pcm: bytes, rate: int, direction: str) -> Iterator[Event]:
         if any(chunk):
             at = (start + (len(chunk) if direction == "to_bot" else 0)) / 2 / rate
             fields = {"rate": rate, "samples": len(chunk) // 2, "pcm": base64.b64encode(chunk).decode()}
-            yield Event(at, "client", direction, "audio", fields)
+            yield RecordedEvent(at, "client", direction, "audio", fields)
 
 
 def _json(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .sound import audible_span, loudness
+from leibniz_voice.lab.drawing.timeline import rows
+from leibniz_voice.lab.recording.spans import loudness, stretches
+
+from .sound import audible_span
 
 EMOJI = {"idle": "🟢", "listening": "🔵", "thinking": "🟡", "speaking": "🔴", "interrupt": "⚡"}
-BARS = " ▁▂▃▄▅▆▇█"
-PLAIN_BARS = "  ..::##@"
+FULL_DB = -15.0  # a voice that is drawn in full; speech is near it, and nothing here is louder for long
 
 
-class Event(Protocol):
+class NotedEvent(Protocol):
     """What a client notes."""
 
     @property
@@ -25,7 +27,7 @@ class Event(Protocol):
 
 
 @dataclass(slots=True)
-class Turn:
+class TalkTurn:
     """One turn of the call."""
 
     transcript: str = ""  # the user's words
@@ -38,7 +40,7 @@ class Report:
 
     session_id: str
     states: list[str]
-    turns: dict[int, Turn]
+    turns: dict[int, TalkTurn]
     latency_ms: dict[str, float]
     is_interrupted: bool
     audio_ms: float
@@ -72,7 +74,7 @@ class Report:
 
 def report_of(
     session_id: str,
-    events: Iterable[Event],
+    events: Iterable[NotedEvent],
     *,
     states: Sequence[str],
     user_end_s: float | None,
@@ -98,11 +100,11 @@ def report_of(
     return report
 
 
-def _note(report: Report, event: Event) -> None:
+def _note(report: Report, event: NotedEvent) -> None:
     fields, turn_id = event.fields, event.fields.get("turn")
     if not isinstance(turn_id, int):
         return
-    turn = report.turns.get(turn_id, Turn())
+    turn = report.turns.get(turn_id, TalkTurn())
     match event.kind:
         case "state_update" if fields.get("state") == "thinking":
             turn.transcript = " ".join(map(str, fields.get("text_buffer") or ()))
@@ -123,7 +125,7 @@ def _note(report: Report, event: Event) -> None:
 
 
 def timeline(
-    events: Iterable[Event],
+    events: Iterable[NotedEvent],
     *,
     said: bytes | bytearray,
     heard: bytes | bytearray,
@@ -132,38 +134,8 @@ def timeline(
     plain: bool = False,
 ) -> str:
     """Draw the call to scale: time, the user's speech, the states, the bot's audio."""
-    columns = max(20, width - 7)
-    length_s = max(length_s, 0.1)
-    bars = PLAIN_BARS if plain else BARS
-
-    def wave(pcm: bytes | bytearray) -> str:
-        return "".join(bars[round(value * (len(bars) - 1))] for value in loudness(pcm, columns, length_s))
-
-    rows = {"time": _axis(columns, length_s), "user": wave(said)}
-    rows["state"] = _states(events, columns, length_s, plain=plain)
-    rows["bot"] = wave(heard)
-    return "\n".join(f"{name:<6} {row}".rstrip() for name, row in rows.items())
-
-
-def _axis(columns: int, length_s: float) -> str:
-    step_s = next((s for s in (0.5, 1, 2, 5, 10, 30, 60) if columns * s / length_s >= 8), 120)
-    row, at_s = [" "] * columns, 0.0
-    while at_s < length_s:
-        column = int(at_s / length_s * columns)
-        label = f"|{at_s:g} s" if at_s == 0 else f"|{at_s:g}"
-        row[column : column + len(label)] = label
-        at_s += step_s
-    return "".join(row[:columns])
-
-
-def _states(events: Iterable[Event], columns: int, length_s: float, *, plain: bool) -> str:
-    moves = [(0.0, "idle")]
-    moves += [(e.at_s, str(e.fields.get("state"))) for e in events if e.kind == "state_update"]
-    changes = [move for before, move in zip([("", ""), *moves], moves, strict=False) if before[1] != move[1]]
-    row = ""
-    for (start_s, name), (end_s, _) in zip(changes, [*changes[1:], (length_s, "")], strict=True):
-        start, end = (min(columns, int(at_s / length_s * columns)) for at_s in (start_s, end_s))
-        if end > start:
-            fill = "." if name == "idle" else "-" if plain else "─"
-            row = row[:start].ljust(start) + ("|" + name + fill * columns)[: end - start]
-    return row
+    columns, length_s = max(20, width - 7), max(length_s, 0.1)
+    user, bot = (loudness(pcm, columns, length_s, full_db=FULL_DB) for pcm in (said, heard))
+    told = [(event.at_s, str(event.fields.get("state"))) for event in events if event.kind == "state_update"]
+    drawn = rows(user, bot, stretches([(0.0, "idle"), *told], length_s), length_s, plain=plain)
+    return "\n".join(f"{name:<6} {row}".rstrip() for name, row in drawn.items())

@@ -1,10 +1,9 @@
-"""What is said in a call and what was heard: WAV files in and out, loudness, and the embedded voice."""
+"""What is said in a call and what was heard: WAV files in and out, and the embedded voice."""
 
 from __future__ import annotations
 
 import struct
 import wave
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -119,18 +118,6 @@ def audible_span(pcm: bytes | bytearray, *, from_s: float = 0.0) -> tuple[float,
     first = int(from_s * RATE)
     loud = np.flatnonzero(np.abs(np.frombuffer(bytes(pcm), np.int16)[first:].astype(np.int32)) > AUDIBLE)
     return ((first + int(loud[0])) / RATE, (first + int(loud[-1]) + 1) / RATE) if len(loud) else None
-
-
-def loudness(pcm: bytes | bytearray, n: int, length_s: float) -> list[float]:
-    """Return `n` values from 0 (silent) to 1 (loud speech) that cover `length_s` seconds of audio."""
-    samples = np.frombuffer(bytes(pcm), np.int16).astype(np.float32) / 2**15
-    edges = (np.linspace(0, length_s, n + 1) * RATE).astype(int)
-    values = []
-    for start, end in pairwise(edges):
-        part = samples[start:end]
-        level_db = 20 * np.log10(np.sqrt(np.mean(part**2)) + 1e-6) if len(part) else -120.0
-        values.append(float(np.clip((level_db + 50) / 35, 0, 1)))  # -50 dB is nothing, -15 dB is full
-    return values
 
 
 def write_wav(path: str, heard: bytes | bytearray, said: bytes | bytearray | None = None) -> None:

@@ -6,11 +6,15 @@ import shutil
 import sys
 from typing import TextIO
 
-from .report import BARS, EMOJI, Event
-from .sound import RATE, loudness
+from leibniz_voice.lab.drawing.timeline import bars
+from leibniz_voice.lab.recording.spans import loudness
+
+from .report import EMOJI, FULL_DB, NotedEvent
+from .sound import RATE
 
 PERIOD_S = 0.1  # between two pictures of the live line
 METER_S = 0.1  # of audio that a meter shows
+METER_BYTES = 2 * int(METER_S * RATE)
 
 
 class View:
@@ -22,7 +26,7 @@ class View:
         self._drawn_s = -1.0  # when the live line was drawn last
         self._state = "idle"  # what the server said last
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: NotedEvent) -> None:
         """Print what people want to know of an event."""
         fields = event.fields
         match event.kind:
@@ -59,8 +63,8 @@ class View:
         if not self._is_live or now_s - self._drawn_s < PERIOD_S:
             return
         self._drawn_s = now_s
-        meters = [BARS[round(loudness(pcm[-2 * int(METER_S * RATE) :], 1, METER_S)[0] * 8)] for pcm in (said, heard)]
-        text = f"{now_s:7.2f} s  {EMOJI.get(self._state, '▪')} {self._state:<10} you {meters[0]}  bot {meters[1]}"
+        you, bot = (bars(loudness(pcm[-METER_BYTES:], 1, METER_S, full_db=FULL_DB)) for pcm in (said, heard))
+        text = f"{now_s:7.2f} s  {EMOJI.get(self._state, '▪')} {self._state:<10} you {you}  bot {bot}"
         self._stream.write("\r\x1b[2K" + text[: shutil.get_terminal_size().columns - 2])
         self._stream.flush()
 

@@ -20,10 +20,10 @@ from ...frames import SpeechChunkFrame
 from ...session import Build
 from ..call import AsyncCall, run_offline
 from ..user import CHUNK_S, blip, started, stopped
-from .generate import Action, Do, Schedule
+from .generate import Do, Schedule, ScheduledAction
 from .safety import ConversationFailed
 
-Step = tuple[float, Frame | ClientMessage | None]  # when, and what: a frame, a message, or None for the line's end
+Due = tuple[float, Frame | ClientMessage | None]  # when, and what: a frame, a message, or None for the line's end
 
 _HEAD = """\
 from pipecat.frames.frames import InterimTranscriptionFrame, TranscriptionFrame
@@ -66,7 +66,7 @@ async def _do(call: AsyncCall, what: Frame | ClientMessage | None) -> None:
         await call.sends(what)
 
 
-def steps_of(schedule: Schedule) -> list[Step]:
+def steps_of(schedule: Schedule) -> list[Due]:
     """What the ears and the client do, in order; in the end a client that decides about turns ends the last one."""
     steps = sorted((step for action in schedule.actions for step in _MEANING[action.do](action)), key=lambda s: s[0])
     kinds = [action.do for action in schedule.actions]
@@ -105,20 +105,20 @@ def _verb(what: Frame | ClientMessage | None) -> str:
             return f"call.sends({what!r})"
 
 
-def _of(make: Callable[[Action], Any]) -> Callable[[Action], list[Step]]:
+def _of(make: Callable[[ScheduledAction], Any]) -> Callable[[ScheduledAction], list[Due]]:
     return lambda action: [(action.at_s, make(action))]
 
 
-def _noise(action: Action) -> Iterator[Step]:
+def _noise(action: ScheduledAction) -> Iterator[Due]:
     for number, frame in enumerate(blip(action.ms, action.value)):
         yield action.at_s + number * CHUNK_S, frame
 
 
-def _silence(action: Action) -> list[Step]:
+def _silence(action: ScheduledAction) -> list[Due]:
     return [(action.at_s, stopped()), (action.at_s, SpeechChunkFrame())]
 
 
-_MEANING: dict[Do, Callable[[Action], Any]] = {  # what is done, with times
+_MEANING: dict[Do, Callable[[ScheduledAction], Any]] = {  # what is done, with times
     Do.SPEECH_ON: _of(lambda a: started(a.value)),
     Do.SPEECH_OFF: _silence,
     Do.SPEECH_CHUNK: _of(lambda a: SpeechChunkFrame(confidence=a.value, speech_ms=a.ms)),

@@ -45,7 +45,7 @@ class Do(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class ScheduledAction:
     """One thing that happens, `at_s` seconds after the start."""
 
     at_s: float
@@ -86,7 +86,7 @@ class Delays:
 class Schedule:
     """One conversation: actions in the order of their times, and the services' delays turn by turn."""
 
-    actions: tuple[Action, ...]
+    actions: tuple[ScheduledAction, ...]
     delays: tuple[Delays, ...]
 
     @property
@@ -124,7 +124,7 @@ def _schedule(draws: Sequence[random.Random], failures: float) -> Schedule:
     actions = sorted(user.actions, key=_when)  # stable; late words overlap with what follows
     if draws[-1].random() >= 0.85:
         actions = [action for action in actions if action.at_s <= user.now]
-        actions.append(Action(user.now, Do.DISCONNECT))
+        actions.append(ScheduledAction(user.now, Do.DISCONNECT))
     return Schedule(tuple(actions), tuple(delays))
 
 
@@ -164,7 +164,7 @@ class _User:
     def __init__(self) -> None:
         self._random: Callable[[], float] = float  # draws of the current turn, 0 to 1
         self.now = 0.0  # s
-        self.actions: list[Action] = []
+        self.actions: list[ScheduledAction] = []
 
     def takes_a_turn(self, draw: random.Random, delays: Delays) -> None:
         """Say something, somehow; then wait for the answer, or do not."""
@@ -189,7 +189,7 @@ class _User:
 
     def add(self, do: Do, text: str = "", value: float = 0.0, ms: float = 0.0, after_s: float = 0.0) -> None:
         """Note that something happens now, or a while later."""
-        self.actions.append(Action(self.now + after_s, do, text, value, ms))
+        self.actions.append(ScheduledAction(self.now + after_s, do, text, value, ms))
 
     def _speaks(self, delays: Delays) -> None:
         random, text = self._random, self._pick(WORDS)
@@ -254,5 +254,5 @@ def _delays(draw: random.Random, failures: float) -> Delays:
     )
 
 
-def _when(action: Action) -> float:
+def _when(action: ScheduledAction) -> float:
     return action.at_s

@@ -1,7 +1,7 @@
 """Services that do as a test tells them: language model, intent, retrieval, inline voice.
 
-    script = Script(Step(delay_s=0.2), Step(fails_at=0), Step(hangs_at=3))   # first call, second call, all later ones
-    llm = ScriptedLLM(script=script)
+    first, second, later = ServiceStep(delay_s=0.2), ServiceStep(fails_at=0), ServiceStep(hangs_at=3)  # its calls
+    llm = ScriptedLLM(script=ServiceScript(first, second, later))
 
 All waiting is in the loop's time, so it costs nothing in virtual time. Recognisers are in `scripted_stt`,
 Pipecat's kind of TTS service, in four manners, is in `scripted_tts`. Texts and audio name their turn, see `stamps`.
@@ -40,8 +40,8 @@ CHUNK_MS = 20.0  # length of one chunk of scripted audio
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """How a service behaves in one call: `Step(delay_s=0.3, each_s=0.05, fails_at=4)`.
+class ServiceStep:
+    """How a service behaves in one call: `ServiceStep(delay_s=0.3, each_s=0.05, fails_at=4)`.
 
     It answers in pieces (tokens, chunks; an intent is one piece).
     """
@@ -64,27 +64,27 @@ class Step:
             yield piece
 
 
-class Script:
+class ServiceScript:
     """Steps for the calls of one service, in order; the last one stands for all later calls."""
 
-    def __init__(self, *steps: Step) -> None:
-        self._steps = steps or (Step(),)  # what to do
+    def __init__(self, *steps: ServiceStep) -> None:
+        self._steps = steps or (ServiceStep(),)  # what to do
         self.calls = 0  # asked so far
 
-    def next(self) -> Step:
+    def next(self) -> ServiceStep:
         """Return the step of the next call."""
         step = self._steps[min(self.calls, len(self._steps) - 1)]
         self.calls += 1
         return step
 
 
-def scripts_for(schedule: Schedule) -> dict[str, Script]:
+def scripts_for(schedule: Schedule) -> dict[str, ServiceScript]:
     """Return the scripts "intent", "retrieval", "llm" and "tts" of a generated schedule, a step per turn.
 
     `llm = ScriptedLLM(script=scripts_for(schedule)["llm"])`. A service that fails does so at its third piece, if it has
     as many. A service asked twice in a turn runs ahead of the schedule, which changes delays and nothing else.
     """
-    steps: dict[str, list[Step]] = {name: [] for name in ("intent", "retrieval", "llm", "tts")}
+    steps: dict[str, list[ServiceStep]] = {name: [] for name in ("intent", "retrieval", "llm", "tts")}
     for delays in schedule.delays:
         times = {
             "intent": (delays.intent_s, 0.0),
@@ -95,19 +95,19 @@ def scripts_for(schedule: Schedule) -> dict[str, Script]:
         for name, (first_s, each_s) in times.items():
             at = 2 if each_s else 0
             fails, hangs = (at if name in names else None for names in (delays.fails, delays.hangs))
-            steps[name].append(Step(first_s, each_s, fails, hangs))
-    return {name: Script(*of_turns) for name, of_turns in steps.items()}
+            steps[name].append(ServiceStep(first_s, each_s, fails, hangs))
+    return {name: ServiceScript(*of_turns) for name, of_turns in steps.items()}
 
 
 class ScriptedAnswer:
     """An async callable that answers a turn by script: a branch of `Parallel`, or an intent or retrieval service.
 
-    `ScriptedAnswer(lambda text: IntentResult("hours", 1.0), script=Script(Step(delay_s=0.05)))`
+    `ScriptedAnswer(lambda text: IntentResult("hours", 1.0), script=ServiceScript(ServiceStep(delay_s=0.05)))`
     """
 
-    def __init__(self, answer: Callable[[str], Any], *, script: Script | None = None) -> None:
+    def __init__(self, answer: Callable[[str], Any], *, script: ServiceScript | None = None) -> None:
         self._answer = answer  # text -> answer
-        self._script = script or Script()  # delays and failures
+        self._script = script or ServiceScript()  # delays and failures
         self.asked: list[str] = []  # the text of every call
         self.cancelled = 0  # calls that were cancelled
 
@@ -126,9 +126,9 @@ class ScriptedAnswer:
 
 
 class ScriptedIntent(ScriptedAnswer):
-    """An intent service: `ScriptedIntent("complex_query", script=Script(Step(delay_s=0.05)))`."""
+    """An intent service: `ScriptedIntent("complex_query", script=ServiceScript(ServiceStep(delay_s=0.05)))`."""
 
-    def __init__(self, label: str = "test", confidence: float = 1.0, *, script: Script | None = None) -> None:
+    def __init__(self, label: str = "test", confidence: float = 1.0, *, script: ServiceScript | None = None) -> None:
         super().__init__(lambda _: IntentResult(label, confidence), script=script)
 
     async def classify(self, text: str) -> IntentResult:
@@ -137,9 +137,9 @@ class ScriptedIntent(ScriptedAnswer):
 
 
 class ScriptedRetriever(ScriptedAnswer):
-    """A retrieval service: `ScriptedRetriever("Open from nine.", script=Script(Step(hangs_at=0)))`."""
+    """A retrieval service: `ScriptedRetriever("Open from nine.", script=ServiceScript(ServiceStep(hangs_at=0)))`."""
 
-    def __init__(self, context: str = "context", *, script: Script | None = None) -> None:
+    def __init__(self, context: str = "context", *, script: ServiceScript | None = None) -> None:
         super().__init__(lambda _: RetrievalResult([{"text": context}] if context else [], context), script=script)
 
     async def retrieve(self, text: str) -> RetrievalResult:
@@ -148,7 +148,9 @@ class ScriptedRetriever(ScriptedAnswer):
 
 
 class ScriptedLLM(FrameProcessor):
-    """A queued language model, streaming as Pipecat's do: `ScriptedLLM(script=Script(Step(delay_s=0.3, each_s=0.02)))`.
+    """A queued language model, streaming as Pipecat's do.
+
+    `ScriptedLLM(script=ServiceScript(ServiceStep(delay_s=0.3, each_s=0.02)))`.
 
     Answers each LLMContextFrame (which ends here) in the handler of it, so an interruption cancels the stream, and the
     LLMFullResponseEndFrame comes even then. With `on_reply`, each ReplyStartedFrame is answered instead, from a task,
@@ -160,12 +162,12 @@ class ScriptedLLM(FrameProcessor):
         self,
         *,
         reply: Callable[[int], Sequence[str]] | None = None,
-        script: Script | None = None,
+        script: ServiceScript | None = None,
         on_reply: bool = False,
     ) -> None:
         super().__init__()
         self._reply = reply or (lambda turn_id: tokens(spoken(turn_id, 2)))  # turn -> tokens
-        self._script = script or Script()  # delays and failures
+        self._script = script or ServiceScript()  # delays and failures
         self._on_reply = on_reply  # what starts an answer
         self._turn_id: int | None = None  # of the last marker; None before one
         self._stale_upto = 0  # newest turn that an interruption named
@@ -223,9 +225,9 @@ class ScriptedVoice(Processor):
 
     stage = Stage.VOICE
 
-    def __init__(self, *, script: Script | None = None, chunks_per_sentence: int = 10) -> None:
+    def __init__(self, *, script: ServiceScript | None = None, chunks_per_sentence: int = 10) -> None:
         super().__init__()
-        self._script = script or Script()  # delays and failures
+        self._script = script or ServiceScript()  # delays and failures
         self._count = chunks_per_sentence  # of each sentence
         self._last: asyncio.Task[None] | None = None  # the work queued last; the next waits for it
         self._turn_id = 0  # of the reply that is spoken

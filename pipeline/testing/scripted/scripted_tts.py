@@ -1,6 +1,6 @@
 """`ScriptedTTS`: one of Pipecat's TTS services with the manners, good and bad, that real ones have.
 
-    tts = ScriptedTTS(Manner.OWN_TASK, script=Script(Step(delay_s=0.2, each_s=0.01)), seed=1)
+    tts = ScriptedTTS(Manner.OWN_TASK, script=ServiceScript(ServiceStep(delay_s=0.2, each_s=0.01)), seed=1)
 
     IN_ORDER     yields its audio from `run_tts`, as services over HTTP do
     OWN_TASK     `run_tts` only asks; audio comes from a receiver's task, past the service's own order, labelled with
@@ -34,7 +34,7 @@ from ...errors import ServiceError
 from ...frames import ReplyStartedFrame
 from ..audio import RATE
 from ..fuzz.stamps import Stamp, sentences_in, stamped, turn_in
-from .scripted_services import CHUNK_MS, Script, Step
+from .scripted_services import CHUNK_MS, ServiceScript, ServiceStep
 
 MAX_REQUESTS = 256  # sentences that the receiver still has to deliver; past it `run_tts` waits
 MAX_CUT = 64  # interrupted contexts that are remembered
@@ -62,7 +62,7 @@ class ScriptedTTS(TTSService):
         self,
         manner: Manner = Manner.IN_ORDER,
         *,
-        script: Script | None = None,
+        script: ServiceScript | None = None,
         chunks_per_sentence: int = 10,
         slow_s: float = 0.05,
         tail: int = 3,
@@ -77,7 +77,7 @@ class ScriptedTTS(TTSService):
         )
         self.manner = manner  # see the module
         self.pushed: list[tuple[float, Stamp]] = []  # (loop time, stamp) of every chunk delivered
-        self._script = script or Script()  # delays and failures
+        self._script = script or ServiceScript()  # delays and failures
         self._count = chunks_per_sentence  # of each sentence
         self._slow_s = slow_s  # the longest await in a handler, the longest going-on after a cancel
         self._tail = tail  # chunks that come after an interruption
@@ -86,7 +86,7 @@ class ScriptedTTS(TTSService):
         self._marker = 0  # turn of the last reply marker that came by
         self._turn_id = 0  # turn of the audio
         self._seq = 0  # chunks of that turn so far
-        self._requests: asyncio.Queue[tuple[str, str, Step]] = asyncio.Queue(MAX_REQUESTS)  # (text, id, step)
+        self._requests: asyncio.Queue[tuple[str, str, ServiceStep]] = asyncio.Queue(MAX_REQUESTS)  # (text, id, step)
         self._cut: dict[str, int] = {}  # context id that was interrupted, the last 64 -> chunks that still come
         self._contexts = 0  # ids made so far
         self._receiver: asyncio.Task[None] | None = None  # delivers; OWN_TASK only
@@ -136,7 +136,7 @@ class ScriptedTTS(TTSService):
     async def flush_audio(self, context_id: str | None = None) -> None:
         """Let the receiver close the context behind its last audio."""
         if self.manner is Manner.OWN_TASK and context_id is not None:
-            await self._requests.put(("", context_id, Step()))
+            await self._requests.put(("", context_id, ServiceStep()))
 
     async def on_audio_context_interrupted(self, context_id: str) -> None:
         """Let the receiver bring what is on the wire, and no more."""
@@ -165,7 +165,7 @@ class ScriptedTTS(TTSService):
             elif self.audio_context_available(context_id):
                 await self.remove_audio_context(context_id)
 
-    async def _deliver(self, text: str, context_id: str, step: Step) -> None:
+    async def _deliver(self, text: str, context_id: str, step: ServiceStep) -> None:
         async for piece in step.pieces(self._count * sentences_in(text)):
             if not self._still_comes(context_id):
                 return

@@ -10,8 +10,8 @@ import pytest
 
 from leibniz_voice.lab.drawing.page import MAX_ROWS, page
 from leibniz_voice.lab.drawing.svg import MAX_WIDTH, draw
-from leibniz_voice.lab.drawing.timeline import spans_of
-from leibniz_voice.pipeline.testing import Event, Recording
+from leibniz_voice.lab.recording.spans import spans_of
+from leibniz_voice.pipeline.testing import RecordedEvent, Recording
 from tests.lab.recording.test_recording import CALL
 
 
@@ -21,8 +21,8 @@ def texts_of(picture: str) -> list[str]:
 
 
 def asked(text: str) -> Recording:
-    turn = Event(1.0, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": text})
-    return Recording((turn, Event(2.0, "wire", "to_user", "response_ready", {"turn": 1})), session_id=text)
+    turn = RecordedEvent(1.0, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": text})
+    return Recording((turn, RecordedEvent(2.0, "wire", "to_user", "response_ready", {"turn": 1})), session_id=text)
 
 
 def test_the_timeline_is_drawn_to_scale():
@@ -36,7 +36,9 @@ def test_the_timeline_is_drawn_to_scale():
 
 
 def test_a_call_in_which_the_user_said_nothing_is_drawn():
-    assert "<svg" in draw(Recording(session_id="s", events=(Event(0.1, "wire", "to_user", "response_ready", {}),)))
+    assert "<svg" in draw(
+        Recording(session_id="s", events=(RecordedEvent(0.1, "wire", "to_user", "response_ready", {}),))
+    )
 
 
 def test_the_bot_speaks_where_its_audio_was_sent_and_the_user_where_the_detector_says():
@@ -54,7 +56,7 @@ def test_the_picture_holds_the_words_the_states_and_what_the_cut_lost():
 
 
 def test_a_long_call_is_drawn_no_wider_than_a_browser_likes():
-    late = Event(3600.0, "wire", "to_user", "pong", {})
+    late = RecordedEvent(3600.0, "wire", "to_user", "pong", {})
     width = float(ElementTree.fromstring(draw(Recording((*CALL, late)))).get("width", "0"))
     assert width == MAX_WIDTH
 
@@ -76,7 +78,7 @@ def test_the_page_loads_nothing_and_holds_both_voices():
 
 @pytest.mark.parametrize(("has_audio", "told"), [(False, "Recorded without audio."), (True, "No audio was kept.")])
 def test_a_page_without_audio_says_so_and_a_long_table_is_cut(has_audio, told):
-    many = tuple(Event(at / 100, "wire", "to_bot", "ping", {}) for at in range(MAX_ROWS + 10))
+    many = tuple(RecordedEvent(at / 100, "wire", "to_bot", "ping", {}) for at in range(MAX_ROWS + 10))
     whole = page(Recording(many, has_audio=has_audio))
     assert told in whole
     assert "<audio" not in whole

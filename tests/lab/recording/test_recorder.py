@@ -21,7 +21,7 @@ from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import (
     AsyncCall,
-    Event,
+    RecordedEvent,
     Recording,
     RecordingError,
     ScriptedIntent,
@@ -245,7 +245,7 @@ def test_a_lost_end_is_written_while_others_keep_the_writer_busy(tmp_path, monke
     other = folder._open(Recording(session_id="other"))
     deadline = time.monotonic() + 20
     while not folder.written and time.monotonic() < deadline:
-        other.put(Event(0.0, "p", "downstream", "k", {}))
+        other.put(RecordedEvent(0.0, "p", "downstream", "k", {}))
         time.sleep(0.01)
     assert folder.written == 1
     folder.close()
@@ -254,7 +254,7 @@ def test_a_lost_end_is_written_while_others_keep_the_writer_busy(tmp_path, monke
 def test_an_event_that_is_no_json_ends_that_recording_only(tmp_path):
     folder = RecordingFolder(tmp_path)
     file = folder._open(Recording(session_id="s"))
-    file.put(Event(0.0, "p", "downstream", "k", {"what": object()}))
+    file.put(RecordedEvent(0.0, "p", "downstream", "k", {"what": object()}))
     run_offline(folder.records(build), interrupts)
     folder.close()
     assert Recording.load(next(tmp_path.glob("offline-*"))).end == "over"

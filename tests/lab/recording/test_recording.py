@@ -8,40 +8,43 @@ from typing import Any
 
 import pytest
 
-from leibniz_voice.pipeline.testing import Event, Recording, RecordingError
+from leibniz_voice.pipeline.testing import RecordedEvent, Recording, RecordingError
 
 PCM = base64.b64encode(bytes(range(64)) * 10).decode()  # 320 samples
 CALL = (
-    Event(0.02, "ClientInput", "downstream", "InputAudioRawFrame", {"rate": 16000, "samples": 320, "pcm": PCM}),
-    Event(0.5, "SileroVAD", "downstream", "VADUserStartedSpeakingFrame", {"speech_ms": 100.0}),
-    Event(0.5, "StateTracker", "downstream", "StateChangedFrame",
+    RecordedEvent(0.02, "ClientInput", "downstream", "InputAudioRawFrame", {"rate": 16000, "samples": 320, "pcm": PCM}),
+    RecordedEvent(0.5, "SileroVAD", "downstream", "VADUserStartedSpeakingFrame", {"speech_ms": 100.0}),
+    RecordedEvent(0.5, "StateTracker", "downstream", "StateChangedFrame",
           {"previous": "idle", "state": "listening", "trigger": "stt_start", "turn_id": 0}),
-    Event(1.5, "SileroVAD", "downstream", "VADUserStoppedSpeakingFrame", {"silence_ms": 300.0}),
-    Event(1.5, "TurnAggregator", "downstream", "TextBufferFrame", {"fragments": ["where is it"], "is_final": True}),
-    Event(1.51, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": "where is it"}),
-    Event(1.51, "StateTracker", "downstream", "StateChangedFrame",
+    RecordedEvent(1.5, "SileroVAD", "downstream", "VADUserStoppedSpeakingFrame", {"silence_ms": 300.0}),
+    RecordedEvent(1.5, "TurnAggregator", "downstream", "TextBufferFrame",
+          {"fragments": ["where is it"], "is_final": True}),
+    RecordedEvent(1.51, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": "where is it"}),
+    RecordedEvent(1.51, "StateTracker", "downstream", "StateChangedFrame",
           {"previous": "listening", "state": "thinking", "trigger": "vad_end", "turn_id": 1}),
-    Event(1.6, "Responder", "downstream", "ReplyTextFrame", {"turn_id": 1, "text": "It is on its way."}),
-    Event(1.7, "InterruptionGate", "downstream", "ReplyAudibleFrame", {"turn_id": 1}),
-    Event(1.7, "StateTracker", "downstream", "StateChangedFrame",
+    RecordedEvent(1.6, "Responder", "downstream", "ReplyTextFrame", {"turn_id": 1, "text": "It is on its way."}),
+    RecordedEvent(1.7, "InterruptionGate", "downstream", "ReplyAudibleFrame", {"turn_id": 1}),
+    RecordedEvent(1.7, "StateTracker", "downstream", "StateChangedFrame",
           {"previous": "thinking", "state": "speaking", "trigger": "response_ready", "turn_id": 1}),
-    Event(1.7, "wire", "to_user", "audio", {"rate": 16000, "samples": 320, "pcm": PCM}),
-    Event(2.0, "InterruptionGate", "upstream", "BargeInFrame", {"turn_id": 1}),
-    Event(2.0, "wire", "to_user", "interrupted", {"turn": 1}),
-    Event(2.0, "ClientOutput", "upstream", "ReplyPlayedFrame", {"turn_id": 1, "complete": False, "heard": "It is"}),
-    Event(2.0, "StateTracker", "downstream", "StateChangedFrame",
+    RecordedEvent(1.7, "wire", "to_user", "audio", {"rate": 16000, "samples": 320, "pcm": PCM}),
+    RecordedEvent(2.0, "InterruptionGate", "upstream", "BargeInFrame", {"turn_id": 1}),
+    RecordedEvent(2.0, "wire", "to_user", "interrupted", {"turn": 1}),
+    RecordedEvent(2.0, "ClientOutput", "upstream", "ReplyPlayedFrame",
+          {"turn_id": 1, "complete": False, "heard": "It is"}),
+    RecordedEvent(2.0, "StateTracker", "downstream", "StateChangedFrame",
           {"previous": "speaking", "state": "interrupt", "trigger": "barge_in", "turn_id": 1}),
-    Event(2.0, "StateTracker", "downstream", "StateChangedFrame",
+    RecordedEvent(2.0, "StateTracker", "downstream", "StateChangedFrame",
           {"previous": "interrupt", "state": "listening", "trigger": "resume_listening", "turn_id": 1}),
 )  # fmt: skip
 SEEN = (
-    Event(0.3, "client", "to_user", "state_update", {"state": "listening", "turn": 0, "trigger": "stt_start"}),
-    Event(0.9, "client", "to_user", "state_update",
+    RecordedEvent(0.3, "client", "to_user", "state_update", {"state": "listening", "turn": 0, "trigger": "stt_start"}),
+    RecordedEvent(0.9, "client", "to_user", "state_update",
           {"state": "thinking", "turn": 1, "trigger": "vad_end", "text_buffer": ["hello"]}),
-    Event(1.1, "client", "to_user", "state_update", {"state": "speaking", "turn": 1, "trigger": "response_ready"}),
-    Event(1.1, "client", "to_user", "response_ready", {"turn": 1, "text": "Good day."}),
-    Event(1.12, "client", "to_user", "audio", {"rate": 16000, "samples": 320}),
-    Event(2.1, "client", "to_user", "state_update", {"state": "idle", "turn": 1, "trigger": "tts_complete"}),
+    RecordedEvent(1.1, "client", "to_user", "state_update",
+          {"state": "speaking", "turn": 1, "trigger": "response_ready"}),
+    RecordedEvent(1.1, "client", "to_user", "response_ready", {"turn": 1, "text": "Good day."}),
+    RecordedEvent(1.12, "client", "to_user", "audio", {"rate": 16000, "samples": 320}),
+    RecordedEvent(2.1, "client", "to_user", "state_update", {"state": "idle", "turn": 1, "trigger": "tts_complete"}),
 )  # fmt: skip
 
 
@@ -134,7 +137,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
 
 
 def test_damaged_audio_is_told_when_it_is_asked_for():
-    event = Event(1.0, "wire", "to_user", "audio", {"rate": 16000, "samples": 2, "pcm": "%%%"})
+    event = RecordedEvent(1.0, "wire", "to_user", "audio", {"rate": 16000, "samples": 2, "pcm": "%%%"})
     with pytest.raises(RecordingError, match=r"audio at 1\.000 s is damaged"):
         event.pcm()
 

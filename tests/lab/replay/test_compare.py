@@ -6,37 +6,38 @@ import base64
 
 import pytest
 
-from leibniz_voice.lab.drawing.timeline import spans_of
+from leibniz_voice.lab.recording.spans import spans_of
 from leibniz_voice.lab.replay.compare import failing, table
 from leibniz_voice.lab.replay.condition import Condition
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.pipeline.testing import Event, Measures, Recording, measures_of
+from leibniz_voice.pipeline.testing import Measures, RecordedEvent, Recording, measures_of
 
 NAMES = tuple(Measures().values())
 
 
-def heard(start: float, end: float) -> list[Event]:
+def heard(start: float, end: float) -> list[RecordedEvent]:
     """The bot's audio on the wire, 20 ms at a time."""
     count = round((end - start) / 0.02)
     return [
-        Event(start + 0.02 * at, "wire", "to_user", "audio", {"rate": 16000, "samples": 320}) for at in range(count)
+        RecordedEvent(start + 0.02 * at, "wire", "to_user", "audio", {"rate": 16000, "samples": 320})
+        for at in range(count)
     ]
 
 
-def said(kind: str, start: float, end: float) -> Event:
-    return Event(end, "user", "to_bot", "label", {"kind": kind, "start": start, "end": end})
+def said(kind: str, start: float, end: float) -> RecordedEvent:
+    return RecordedEvent(end, "user", "to_bot", "label", {"kind": kind, "start": start, "end": end})
 
 
-def moved(at: float, previous: str, state: str, trigger: str) -> Event:
+def moved(at: float, previous: str, state: str, trigger: str) -> RecordedEvent:
     fields = {"previous": previous, "state": state, "trigger": trigger, "turn_id": 1}
-    return Event(at, "StateTracker", "downstream", "StateChangedFrame", fields)
+    return RecordedEvent(at, "StateTracker", "downstream", "StateChangedFrame", fields)
 
 
-def told(kind: str, at: float) -> Event:
-    return Event(at, "wire", "to_user", kind, {"turn": 1})
+def told(kind: str, at: float) -> RecordedEvent:
+    return RecordedEvent(at, "wire", "to_user", kind, {"turn": 1})
 
 
-def measured(*events: Event | list[Event]) -> Measures:
+def measured(*events: RecordedEvent | list[RecordedEvent]) -> Measures:
     flat = [each for event in events for each in (event if isinstance(event, list) else [event])]
     return measures_of(Recording(tuple(sorted(flat, key=lambda event: event.at))))
 
@@ -93,9 +94,9 @@ def test_a_cut_is_no_false_interruption_where_its_turn_ends_in_the_same_instant(
 
 def test_the_end_of_a_turn_that_interrupted_is_that_of_its_speech():
     """Speech over the bot ends before the state says that the user has the floor."""
-    onset = Event(2.1, "SileroVAD", "downstream", "VADUserStartedSpeakingFrame", {"speech_ms": 100.0})
-    offset = Event(3.3, "SileroVAD", "downstream", "VADUserStoppedSpeakingFrame", {"silence_ms": 300.0})
-    turn = Event(3.31, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": "stop"})
+    onset = RecordedEvent(2.1, "SileroVAD", "downstream", "VADUserStartedSpeakingFrame", {"speech_ms": 100.0})
+    offset = RecordedEvent(3.3, "SileroVAD", "downstream", "VADUserStoppedSpeakingFrame", {"silence_ms": 300.0})
+    turn = RecordedEvent(3.31, "TurnAggregator", "downstream", "UserTurnFrame", {"turn_id": 1, "text": "stop"})
     moves = [
         moved(1, "thinking", "speaking", "response_ready"),
         moved(3.31, "speaking", "interrupt", "barge_in"),
@@ -110,11 +111,11 @@ def test_the_end_of_a_turn_that_interrupted_is_that_of_its_speech():
 def test_a_client_knows_its_user_by_the_loudness_of_the_microphone():
     rate, loud = 16000, base64.b64encode(b"\x00\x20\x00\xe0" * 400).decode()  # 50 ms
     speech = [
-        Event(1 + 0.05 * at, "client", "to_bot", "audio", {"rate": rate, "samples": 800, "pcm": loud})
+        RecordedEvent(1 + 0.05 * at, "client", "to_bot", "audio", {"rate": rate, "samples": 800, "pcm": loud})
         for at in range(20)
     ]
     states = [
-        Event(at, "client", "to_user", "state_update", {"state": state, "turn": 1, "trigger": trigger})
+        RecordedEvent(at, "client", "to_user", "state_update", {"state": state, "turn": 1, "trigger": trigger})
         for at, state, trigger in ((1.1, "listening", "stt_start"), (2.3, "thinking", "vad_end"))
     ]
     recording = Recording(tuple(sorted(speech + states, key=lambda event: event.at)), side="client")

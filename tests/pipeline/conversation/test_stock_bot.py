@@ -25,9 +25,9 @@ from pipecat.workers.runner import WorkerRunner
 from leibniz_voice.bots.stock_pipecat import chain
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
-from leibniz_voice.pipeline.testing import Call, run_offline, run_virtual
+from leibniz_voice.pipeline.testing import Call, Script, Step, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.fuzz.stamps import turns_in_audio
-from leibniz_voice.pipeline.testing.scripted.scripted_services import Script, ScriptedLLM, Step
+from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedLLM
 from leibniz_voice.pipeline.testing.scripted.scripted_stt import Heard, ScriptedSTTGuest
 from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 from tests.support import ROOT

@@ -25,7 +25,7 @@ from leibniz_voice.pipeline.session import SessionFailed
 from leibniz_voice.pipeline.testing import AsyncCall, Manner, Script, ScriptedLLM, ScriptedTTS, Step, run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd
-from leibniz_voice.transports.playout.endpoints import ClientInput
+from leibniz_voice.transports.playout.input import ClientInput
 
 pytestmark = pytest.mark.slow
 REST_S = 75.0  # a reply has 60 s; what the user said meanwhile is answered after it

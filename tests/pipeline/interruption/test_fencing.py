@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from redis import Redis
 
-from leibniz_voice.transports.state.redis_scripts import CLAIM, WRITE, Script
+from leibniz_voice.transports.state.redis_scripts import CLAIM, WRITE, LuaScript
 from tests.support.tools import needs
 
 from ...support.histories import HISTORIES, VARIANTS, History, Violation
@@ -26,7 +26,7 @@ def redis(real_redis: str) -> Iterator[Redis]:
         yield client
 
 
-def play_many(redis: Redis, count: int, claim: Script = CLAIM, write: Script = WRITE) -> int:
+def play_many(redis: Redis, count: int, claim: LuaScript = CLAIM, write: LuaScript = WRITE) -> int:
     """Play `count` generated histories; returns how many there were. Raises `Violation`."""
     played = 0
 

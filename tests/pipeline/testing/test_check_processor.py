@@ -22,11 +22,11 @@ from leibniz_voice.pipeline.testing.audio import RATE, silence
 from leibniz_voice.pipeline.testing.bench import UnknownControlFrame, UnknownDataFrame
 from leibniz_voice.pipeline.testing.check import CheckFailed, check_processor
 from leibniz_voice.pipeline.testing.fuzz.stamps import spoken
-from leibniz_voice.pipeline.testing.scripted.scripted_services import Script, Step
+from leibniz_voice.pipeline.testing.scripted.scripted_services import ServiceScript, ServiceStep
 from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 
 DOWN = FrameDirection.DOWNSTREAM
-SLOW = Script(Step(delay_s=0.1, each_s=0.01))
+SLOW = ServiceScript(ServiceStep(delay_s=0.1, each_s=0.01))
 
 # -- broken ones -----------------------------------------------------------------------------------------------------
 

@@ -39,12 +39,12 @@ from leibniz_voice.pipeline.testing.audio import RATE, chunks, silence, speech_l
 from leibniz_voice.pipeline.testing.check import check_processor
 from leibniz_voice.pipeline.testing.fuzz.stamps import spoken, stamped
 from leibniz_voice.pipeline.testing.scripted.scripted_services import (
-    Script,
     ScriptedIntent,
     ScriptedLLM,
     ScriptedRetriever,
     ScriptedVoice,
-    Step,
+    ServiceScript,
+    ServiceStep,
 )
 from leibniz_voice.pipeline.testing.scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
 from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
@@ -59,10 +59,11 @@ from leibniz_voice.processors import (
     TurnAggregator,
 )
 from leibniz_voice.transports.memory import MemoryWire
-from leibniz_voice.transports.playout.endpoints import ClientInput, ClientOutput
+from leibniz_voice.transports.playout.input import ClientInput
+from leibniz_voice.transports.playout.output import ClientOutput
 
 DOWN = FrameDirection.DOWNSTREAM
-SLOW = Script(Step(delay_s=0.1, each_s=0.01))
+SLOW = ServiceScript(ServiceStep(delay_s=0.1, each_s=0.01))
 
 # -- what makes them work ------------------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ def pauses() -> list[Frame]:
 
 
 def parallel() -> Parallel:
-    hanging = ScriptedRetriever(script=Script(Step(hangs_at=0)))
+    hanging = ScriptedRetriever(script=ServiceScript(ServiceStep(hangs_at=0)))
     branches = {"intent": ScriptedIntent(script=SLOW), "rag": hanging}
     return Parallel(branches, deadline_s=0.4, fallback={"intent": 0, "rag": 1})
 

@@ -260,7 +260,7 @@ def test_for_a_client_that_does_not_read_no_pipeline_is_built() -> None:
 
     async def main() -> None:
         before = refusals("not_reading")
-        async with WebSocketServer(build, port=0, limits=Limits(send_s=0.3)) as server:
+        async with served(build, limits=Limits(send_s=0.3)) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(HANDSHAKE + TEXT_FRAME * 5)  # it talks, but answers no ping
             async with asyncio.timeout(20):

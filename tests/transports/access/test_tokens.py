@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.transports.access.admission import TokenGate
-from leibniz_voice.transports.access.spent import SpentTokens
+from leibniz_voice.transports.access.token_gate import SpentTokens, TokenGate
 from leibniz_voice.transports.access.token_key import Ticket, TokenKey, TokenRefused
 
 SECRET = "0123456789abcdef0123456789abcdef"

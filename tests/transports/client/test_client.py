@@ -11,13 +11,12 @@ from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame
 from websockets.asyncio.server import ServerConnection, serve
 
 from leibniz_voice.pipeline import Pipeline, Processor, consumes
-from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client.client import WebSocketClient
-from leibniz_voice.transports.client.opening import ConnectionFailed, address_of
-from leibniz_voice.transports.client.playback import Microphone, Playback
+from leibniz_voice.transports.client.opening import ConnectionFailed
+from tests.support.pcm import CHUNK, loud, tone
+from tests.support.serving import served
 
-CHUNK = b"\x00\x10" * 320  # 20 ms at 16 kHz, loud enough to be told from silence
 READY = {"type": "ready", "v": 1, "session_id": "x", "sample_rate": 16000, "out_sample_rate": 16000, "resumed": False}
 
 
@@ -54,91 +53,6 @@ async def scripted(handler: Callable[[ServerConnection], Awaitable[None]]):
 
 def say(kind: str, **fields: object) -> str:
     return json.dumps({"type": kind, **fields})
-
-
-def tone(seconds: float) -> bytes:
-    return (8000 * np.sin(np.arange(int(16000 * seconds)) / 10)).astype(np.int16).tobytes()
-
-
-def loud(pcm: bytes | bytearray) -> np.ndarray:
-    return np.flatnonzero(np.abs(np.frombuffer(bytes(pcm), np.int16).astype(int)) > 200)
-
-
-# ---------------------------------------------------------------------------------------------- loudspeaker, pure
-
-
-def test_playback_fills_the_time_before_late_audio_with_silence():
-    speaker = Playback()
-    speaker.start(10.0)
-    speaker.push(CHUNK, 10.1)
-    speaker.advance(10.2)
-    assert len(speaker.heard) == 2 * 3200
-    assert loud(speaker.heard)[0] == 1600
-    assert len(loud(speaker.heard)) == 320
-
-
-def test_a_pause_keeps_the_audio_and_a_drop_loses_it():
-    speaker = Playback()
-    speaker.start(0.0)
-    speaker.begin(1, 0.0)
-    speaker.push(CHUNK * 5, 0.0)
-    speaker.pause(0.02)
-    speaker.resume(1.0)
-    speaker.advance(1.02)
-    assert speaker.played_ms == pytest.approx(40, abs=0.1)
-    speaker.drop(1.02)
-    speaker.push(CHUNK, 1.03)
-    speaker.advance(2.0)
-    assert speaker.played_ms == pytest.approx(40, abs=0.1)
-    assert speaker.dropped == 4 * 320
-
-
-def test_the_position_of_a_reply_does_not_count_the_tail_of_the_one_before():
-    speaker = Playback()
-    speaker.start(0.0)
-    speaker.begin(1, 0.0)
-    speaker.push(CHUNK * 3, 0.0)
-    speaker.begin(2, 0.02)
-    speaker.push(CHUNK, 0.02)
-    speaker.advance(0.05)
-    assert speaker.played_ms == 0
-    speaker.advance(0.1)
-    assert speaker.played_ms == pytest.approx(20, abs=0.1)
-
-
-def test_what_the_microphone_skipped_was_silence():
-    microphone = Microphone(chunk=320)
-    microphone.push(CHUNK + CHUNK[:100])
-    assert microphone.take(0) == CHUNK
-    last = microphone.take(4)
-    assert (len(last), last[:100]) == (640, CHUNK[:100])
-    assert len(microphone.said) == 5 * 640
-    assert microphone.is_empty
-
-
-@pytest.mark.parametrize(
-    ("typed", "address"),
-    [
-        ("127.0.0.1:8004", "ws://127.0.0.1:8004/orchestrate"),
-        ("http://host/", "ws://host/orchestrate"),
-        ("wss://host/voice/orchestrate?session_id=other", "wss://host/voice/orchestrate"),
-    ],
-)
-def test_addresses_are_understood_as_people_type_them(typed, address):
-    assert address_of(typed, "me") == (address, "me")
-
-
-def test_a_session_id_in_the_address_counts_where_none_is_given():
-    assert address_of("ws://h?session_id=abc")[1] == "abc"
-    assert address_of("ws://h")[1] != address_of("ws://h")[1]
-
-
-@pytest.mark.parametrize(
-    ("url", "session"), [("ftp://h", None), ("ws://", None), ("h:99999", None), ("h", "a b"), ("h", "")]
-)
-def test_a_wrong_address_or_session_id_is_refused(url, session):
-    with pytest.raises(ConfigurationError):
-        WebSocketClient(url, session_id=session)
 
 
 # ---------------------------------------------------------------------------------------------- a scripted server
@@ -365,7 +279,7 @@ def echo(session):
 def test_an_echo_bot_is_heard_when_it_is_spoken_to(rate, out_rate):
     async def main():
         async with (
-            WebSocketServer(echo, port=0) as server,
+            served(echo) as server,
             WebSocketClient(server.address, sample_rate=rate, out_sample_rate=out_rate) as client,
         ):
             pcm = np.frombuffer(tone(0.6), np.int16)[:: 16000 // rate].tobytes()
@@ -402,7 +316,7 @@ def test_a_session_goes_on_when_its_server_was_restarted():
 def test_a_newer_connection_of_the_session_ends_the_older_one_for_good():
     async def main():
         async with (
-            WebSocketServer(echo, port=0) as server,
+            served(echo) as server,
             WebSocketClient(server.address, session_id="s") as older,
             WebSocketClient(server.address, session_id="s"),
         ):
@@ -414,7 +328,7 @@ def test_a_newer_connection_of_the_session_ends_the_older_one_for_good():
 
 def test_a_refusal_by_the_real_server_is_told_in_its_own_words():
     async def main():
-        async with WebSocketServer(echo, port=0) as server:
+        async with served(echo) as server:
             with pytest.raises(ConnectionFailed, match="HTTP 404 Nothing here"):
                 await WebSocketClient(server.address.replace("orchestrate", "elsewhere")).__aenter__()
 

@@ -15,13 +15,14 @@ from websockets.datastructures import Headers
 
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.transports import RedisStore, WebSocketServer
-from leibniz_voice.transports.access.admission import Origins, TokenGate
 from leibniz_voice.transports.access.limits import Limits
+from leibniz_voice.transports.access.origins import Origins
+from leibniz_voice.transports.access.token_gate import TokenGate
 from leibniz_voice.transports.access.token_key import TokenKey
 from leibniz_voice.transports.dialects.rtvi import RtviDialect
 from leibniz_voice.transports.dialects.twilio import TwilioDialect
 from leibniz_voice.transports.server import connection
-from leibniz_voice.transports.server.handshake import dialect_of
+from leibniz_voice.transports.server.entrances import arrival_of
 from tests.support.serving import SECRET, bot, joined, served
 from tests.support.tools import needs
 
@@ -84,8 +85,8 @@ def test_a_request_without_end_is_cut_off_before_it_fills_the_memory() -> None:
 
 
 def test_a_target_that_is_a_whole_url_is_spelled_by_its_path() -> None:
-    assert isinstance(dialect_of("http://x/twilio", Headers()), TwilioDialect)
-    assert isinstance(dialect_of("http://x/pipecat?session_id=s1", Headers()), RtviDialect)
+    assert isinstance(arrival_of("http://x/twilio", Headers()).dialect, TwilioDialect)
+    assert isinstance(arrival_of("http://x/pipecat?session_id=s1", Headers()).dialect, RtviDialect)
 
 
 # -------------------------------------------------------------------------------------------------------- origin

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
-from leibniz_voice.pipeline.conversation.store import LogLine, Outcome, Write
+from leibniz_voice.pipeline.conversation.store import LogLine, Write, WriteOutcome
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.transports.state.mirror import Mirror
 from leibniz_voice.transports.state.redis_store import RedisStore
@@ -34,17 +34,17 @@ async def a_session_lives(store: RedisStore) -> None:
     claim = await store.claim("s1", "a")
     fields = ConversationFields(state="thinking", turn_id=4).to_fields()
     (result,) = await store.write([Write("s1", "a", claim.epoch, 1, fields, [LINE])])
-    assert result.outcome is Outcome.STORED
+    assert result.outcome is WriteOutcome.STORED
     again = await store.claim("s1", "b")
     assert again.fields is not None
     assert (again.fields.turn_id, again.previous_owner) == (4, "a")
     (late,) = await store.write([Write("s1", "a", claim.epoch, 2, fields)])
-    assert late.outcome is Outcome.FENCED
+    assert late.outcome is WriteOutcome.FENCED
     await store.write([Write("s1", "b", again.epoch, 1, {**fields, "intent": "{broken"})])
     assert not (await store.claim("s1", "c")).resumed
     claims = [await store.claim(f"many-{number}", "a") for number in range(50)]
     results = await store.write([Write(c.session_id, "a", c.epoch, 1, fields, [LINE]) for c in claims])
-    assert {result.outcome for result in results} == {Outcome.STORED}
+    assert {result.outcome for result in results} == {WriteOutcome.STORED}
     assert store.healthy
     await store.close()
 

@@ -21,9 +21,10 @@ from ....pipeline.conversation.store import StateStore
 from ....pipeline.session import Build
 from ...access.limits import Limits
 from ...access.token_key import TokenKey
-from ..handshake import Handshake, dialect_of, subprotocol_of
-from ..host import Reception
-from ..http_routes import refusal, session_id_of
+from ..entrances import arrival_of, subprotocol_of
+from ..handshake import Handshake
+from ..host import ConversationHost
+from ..http_routes import refusal
 from .asgi_socket import AsgiSocket, Receive, Send
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -54,8 +55,8 @@ class AsgiApp:
         key = TokenKey(secret) if secret else None
         self._limits = limits or Limits()
         self._takes_all = insecure or key is not None  # else loopback only
-        self._reception = Reception(build, store=store, key=key, limits=self._limits, lead_ms=lead_ms)
-        self._handshake = Handshake(self._reception, origins=origins, trusts_host=self._takes_all)
+        self._conversations = ConversationHost(build, store=store, key=key, limits=self._limits, lead_ms=lead_ms)
+        self._handshake = Handshake(self._conversations, origins=origins, trusts_host=self._takes_all)
         self._is_started = False  # between start and stop
 
     async def __aenter__(self) -> AsgiApp:
@@ -73,7 +74,7 @@ class AsgiApp:
 
     async def start(self) -> None:
         """Before the first client."""
-        await self._reception.start()
+        await self._conversations.start()
         self._is_started = True
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
@@ -81,13 +82,13 @@ class AsgiApp:
         if not self._is_started:
             return
         self._is_started = False
-        await self._reception.drain(drain_s)
-        await self._reception.close_all()
-        await self._reception.stop()
+        await self._conversations.drain(drain_s)
+        await self._conversations.close_all()
+        await self._conversations.stop()
 
     def health(self) -> dict[str, Any]:
         """What `/health` answers."""
-        return self._reception.health()
+        return self._conversations.health()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request. Raises `RuntimeError` before `start`: a server answers it with a 500."""
@@ -130,12 +131,8 @@ class AsgiApp:
         await send({"type": "websocket.accept", "subprotocol": subprotocol_of(scope.get("subprotocols") or ())})
         socket = AsgiSocket(receive, send, limits=self._limits)
         try:
-            await self._reception.host(
-                socket,
-                session_id=session_id_of(request.path),
-                address=client,
-                dialect=dialect_of(request.path, request.headers),
-                has_token=has_token,
+            await self._conversations.host(
+                socket, arrival_of(request.path, request.headers), address=client, has_token=has_token
             )
         finally:
             socket.abort()

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from loguru import logger
+
 from ...access.flood import Bucket
 from ...access.limits import REFUSED, Limits
 from ...dialects.protocol import CloseCode
@@ -19,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_UNSENT = 8  # messages handed to the server and not taken; with 20 ms of audio each, 5 KiB
 CLOSE_S = 1.0  # for what was said before, and the close itself
+TOLD_S = 0.2  # for the server to say that the client has gone, once it cannot send
 
 
 class AsgiSocket:
@@ -29,6 +32,7 @@ class AsgiSocket:
     """
 
     def __init__(self, receive: Receive, send: Send, *, limits: Limits) -> None:
+        self.failure: Exception | None = None  # see `ClientSocket.failure`
         self._receive = receive
         self._send = send
         self._limits = limits
@@ -42,18 +46,22 @@ class AsgiSocket:
 
     async def receive(self) -> str | bytes:
         """See `ClientSocket.receive`."""
-        if self._coming is None:
-            self._coming = asyncio.ensure_future(self._receive())
-        await asyncio.wait({self._coming, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+        coming = self._ask()
+        await asyncio.wait({coming, self._gone}, return_when=asyncio.FIRST_COMPLETED)
         if self._gone.done():
             raise ClientGone
-        coming, self._coming = self._coming, None
+        self._coming = None
         message = coming.result()
         if message["type"] != "websocket.receive":
             self._leave()
             raise ClientGone
         text = message.get("text")
         return await self._checked(message.get("bytes") or b"" if text is None else text)
+
+    def _ask(self) -> asyncio.Future[Message]:
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._receive())
+        return self._coming
 
     async def _checked(self, message: str | bytes) -> str | bytes:
         if not self._frames.takes(1.0, asyncio.get_running_loop().time()):
@@ -115,7 +123,20 @@ class AsgiSocket:
                         return
                 self._is_unsent.clear()
                 await self._is_unsent.wait()
-        except Exception:  # servers have exceptions of their own for a client that left
-            pass
+        except OSError as error:  # what servers raise, since ASGI 2.4, when the client has gone
+            logger.debug("the client of an ASGI server has gone: {!r}", error)
+        except Exception as error:  # top of a task, and middleware may raise anything: kept for the session's log
+            if await self._is_told():
+                logger.debug("the client of an ASGI server has gone, so it cannot send: {!r}", error)
+            else:
+                self.failure = error
         finally:
             self._leave()
+
+    async def _is_told(self) -> bool:
+        """Whether the server says that the client has gone. Then it may refuse to send, as uvicorn, in its own way."""
+        coming = self._ask()
+        await asyncio.wait({coming, self._gone}, timeout=TOLD_S, return_when=asyncio.FIRST_COMPLETED)
+        if self._gone.done() or not coming.done():
+            return self._gone.done()
+        return coming.exception() is None and coming.result()["type"] == "websocket.disconnect"

@@ -18,9 +18,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from leibniz_voice.bots.cli.doctor_command import checks
-from leibniz_voice.bots.cli.doctor_command.checks import Finding, bounded, check_all
+from leibniz_voice.bots.cli.doctor_command.checks import Finding, bounded
 from leibniz_voice.bots.cli.doctor_command.cloud_checks import CHECKS
-from leibniz_voice.bots.cli.doctor_command.doctor import secrets_of, show
+from leibniz_voice.bots.cli.doctor_command.doctor import check_all, secrets_of, show
 
 from ....support.fake_cloud import FakeCartesia, FakeDeepgram, FakeElevenLabs
 from ....support.fake_openai import Answer, FakeOpenAI, says

@@ -36,12 +36,12 @@ from leibniz_voice.pipeline.testing import AsyncCall, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.bench import Bench
 from leibniz_voice.pipeline.testing.fuzz.stamps import Stamp, spoken, stamps
 from leibniz_voice.pipeline.testing.scripted.scripted_services import (
-    Script,
     ScriptedIntent,
     ScriptedLLM,
     ScriptedRetriever,
     ScriptedVoice,
-    Step,
+    ServiceScript,
+    ServiceStep,
     tokens,
 )
 from leibniz_voice.pipeline.testing.scripted.scripted_stt import Heard, ScriptedSTT, ScriptedSTTGuest
@@ -49,7 +49,7 @@ from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, Scripte
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.dialects.protocol import UserSpeaking
 
-BRISK = Step(delay_s=0.1, each_s=0.005)
+BRISK = ServiceStep(delay_s=0.1, each_s=0.005)
 
 
 def now() -> float:
@@ -60,14 +60,14 @@ def now() -> float:
 
 
 def test_the_last_step_of_a_script_stands_for_all_later_calls() -> None:
-    script = Script(Step(delay_s=1), Step(delay_s=2))
+    script = ServiceScript(ServiceStep(delay_s=1), ServiceStep(delay_s=2))
     assert [script.next().delay_s for _ in range(4)] == [1, 2, 2, 2]
     assert script.calls == 4
 
 
 def test_pieces_come_when_they_are_due_and_fail_where_the_step_says() -> None:
     async def main() -> list[tuple[int, float]]:
-        pieces = Step(delay_s=0.3, each_s=0.1, fails_at=2).pieces(5)
+        pieces = ServiceStep(delay_s=0.3, each_s=0.1, fails_at=2).pieces(5)
         came = [(await anext(pieces), round(now(), 6)) for _ in range(2)]
         with pytest.raises(ServiceError):
             await anext(pieces)
@@ -78,7 +78,11 @@ def test_pieces_come_when_they_are_due_and_fail_where_the_step_says() -> None:
 
 def test_branches_answer_fail_and_hang_by_script() -> None:
     async def main() -> None:
-        intent = ScriptedIntent("hours", 0.9, script=Script(Step(delay_s=0.05), Step(fails_at=0), Step(hangs_at=0)))
+        intent = ScriptedIntent(
+            "hours",
+            0.9,
+            script=ServiceScript(ServiceStep(delay_s=0.05), ServiceStep(fails_at=0), ServiceStep(hangs_at=0)),
+        )
         assert await intent(UserTurnFrame(turn_id=1, text="one")) == IntentResult("hours", 0.9)
         assert now() == pytest.approx(0.05)
         with pytest.raises(ServiceError):
@@ -114,7 +118,9 @@ def test_a_recogniser_tells_what_it_heard_after_the_end_of_speech(make: Callable
 
 def test_a_language_model_streams_fails_and_can_be_interrupted() -> None:
     async def main() -> None:
-        script = Script(Step(delay_s=0.3, each_s=0.1), Step(fails_at=1), Step(delay_s=0.3, each_s=0.1))
+        script = ServiceScript(
+            ServiceStep(delay_s=0.3, each_s=0.1), ServiceStep(fails_at=1), ServiceStep(delay_s=0.3, each_s=0.1)
+        )
         llm = ScriptedLLM(script=script, reply=lambda turn_id: tokens(f"Turn {turn_id} is on."))
         async with Bench(llm) as bench:
             for _ in range(3):
@@ -132,7 +138,7 @@ def test_a_language_model_streams_fails_and_can_be_interrupted() -> None:
 
 def test_a_language_model_on_replies_keeps_the_end_marker_back() -> None:
     async def main() -> None:
-        llm = ScriptedLLM(script=Script(Step(delay_s=0.3, each_s=0.1)), on_reply=True)
+        llm = ScriptedLLM(script=ServiceScript(ServiceStep(delay_s=0.3, each_s=0.1)), on_reply=True)
         async with Bench(llm) as bench:
             await bench.send(ReplyStartedFrame(turn_id=7))
             await bench.send(ReplyEndedFrame(turn_id=7))
@@ -161,7 +167,7 @@ def reply(turn_id: int, parts: int = 1) -> list[Any]:
 
 def test_the_inline_voice_keeps_the_order_of_markers_and_audio() -> None:
     async def main() -> None:
-        async with Bench(ScriptedVoice(script=Script(BRISK), chunks_per_sentence=3)) as bench:
+        async with Bench(ScriptedVoice(script=ServiceScript(BRISK), chunks_per_sentence=3)) as bench:
             for turn_id in (1, 2):
                 for frame in reply(turn_id, parts=2):
                     await bench.send(frame)
@@ -177,7 +183,7 @@ def test_the_inline_voice_keeps_the_order_of_markers_and_audio() -> None:
 @pytest.mark.parametrize("manner", Manner, ids=lambda manner: manner.name)
 def test_a_tts_service_of_any_manner_speaks_its_turns_in_order(manner: Manner) -> None:
     async def main() -> None:
-        tts = ScriptedTTS(manner, script=Script(BRISK), chunks_per_sentence=3)
+        tts = ScriptedTTS(manner, script=ServiceScript(BRISK), chunks_per_sentence=3)
         async with Bench(tts) as bench:
             for turn_id in (1, 2):
                 for frame in reply(turn_id, parts=2):
@@ -195,7 +201,7 @@ def test_a_tts_service_of_any_manner_speaks_its_turns_in_order(manner: Manner) -
 @pytest.mark.parametrize(("manner", "is_late"), [(Manner.IN_ORDER, False), (Manner.OWN_TASK, True)])
 def test_only_a_service_with_a_task_of_its_own_speaks_on_after_an_interruption(manner: Manner, is_late: bool) -> None:
     async def main() -> None:
-        async with Bench(ScriptedTTS(manner, script=Script(BRISK), tail=3)) as bench:
+        async with Bench(ScriptedTTS(manner, script=ServiceScript(BRISK), tail=3)) as bench:
             for frame in reply(1):
                 await bench.send(frame)
             await asyncio.sleep(0.125)
@@ -213,7 +219,10 @@ def test_only_a_service_with_a_task_of_its_own_speaks_on_after_an_interruption(m
 
 def test_a_failing_voice_says_so() -> None:
     async def main() -> None:
-        for voice in (ScriptedVoice(script=Script(Step(fails_at=1))), ScriptedTTS(script=Script(Step(fails_at=1)))):
+        for voice in (
+            ScriptedVoice(script=ServiceScript(ServiceStep(fails_at=1))),
+            ScriptedTTS(script=ServiceScript(ServiceStep(fails_at=1))),
+        ):
             async with Bench(voice) as bench:
                 for frame in reply(1):
                     await bench.send(frame)
@@ -236,8 +245,8 @@ class Speaker(Responder):
 
 
 VOICES: dict[str, Callable[[], FrameProcessor]] = {
-    "inline": lambda: ScriptedVoice(script=Script(BRISK)),
-    **{m.name: lambda m=m: ScriptedTTS(m, script=Script(BRISK)) for m in Manner},  # type: ignore[misc]
+    "inline": lambda: ScriptedVoice(script=ServiceScript(BRISK)),
+    **{m.name: lambda m=m: ScriptedTTS(m, script=ServiceScript(BRISK)) for m in Manner},  # type: ignore[misc]
 }
 
 

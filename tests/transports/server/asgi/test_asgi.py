@@ -14,31 +14,16 @@ from typing import Any
 
 import pytest
 import websockets
-from websockets.asyncio.client import connect
 
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import AsgiApp, Limits, TokenKey
 from leibniz_voice.transports.server.asgi.asgi_socket import MAX_UNSENT, AsgiSocket
 from leibniz_voice.transports.server.client_socket import ClientGone
+from tests.support.asgi_serving import joined, listening
 from tests.support.serving import SECRET, bot, types, until
 
-uvicorn = pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
+pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
 fastapi = pytest.importorskip("fastapi", reason="needs the extra `fastapi`")
-
-
-@asynccontextmanager
-async def listening(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application on a free port; yields "127.0.0.1:port"."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
-    running = asyncio.create_task(server._serve())  # `serve` would take the test's signals
-    while not server.started:
-        assert not running.done()
-        await asyncio.sleep(0.01)
-    try:
-        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await running
 
 
 ECHO = bot("echo.py")
@@ -54,10 +39,6 @@ def mounted(voice: AsgiApp) -> Any:
 async def serving(**options: Any) -> AsyncIterator[str]:
     async with listening(mounted(AsgiApp(ECHO.build, **options))) as host:
         yield host
-
-
-def joined(host: str, session: str = "s1", path: str = "/voice/orchestrate", **options: Any) -> connect:
-    return connect(f"ws://{host}{path}?session_id={session}", **options)
 
 
 def get(url: str, method: str = "GET") -> tuple[int, str]:

@@ -7,38 +7,38 @@ import asyncio
 import pytest
 
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.transports.server.load_shaping import HURRIED_S, Turnstiles
+from leibniz_voice.transports.server.load_shaping import HURRIED_S, LoadShaping
 from tests.support.serving import bot, joined, served
 
 
-async def took(turnstiles: Turnstiles, since_last_s: float) -> float:
+async def took(load_shaping: LoadShaping, since_last_s: float) -> float:
     began = asyncio.get_running_loop().time()
-    await turnstiles.pass_turn(since_last_s)
+    await load_shaping.pass_turn(since_last_s)
     return asyncio.get_running_loop().time() - began
 
 
 def test_turns_that_come_at_once_pass_8_ms_apart() -> None:
     async def main() -> list[float]:
-        turnstiles = Turnstiles()
-        return await asyncio.gather(*(took(turnstiles, HURRIED_S) for _ in range(5)))
+        load_shaping = LoadShaping()
+        return await asyncio.gather(*(took(load_shaping, HURRIED_S) for _ in range(5)))
 
     assert run_virtual(main()) == pytest.approx([0, 0.008, 0.016, 0.024, 0.032])
 
 
 def test_sixty_who_do_nothing_else_hold_up_nobody() -> None:
-    async def hurry(turnstiles: Turnstiles) -> None:
+    async def hurry(load_shaping: LoadShaping) -> None:
         since_s = HURRIED_S
         while True:
-            await turnstiles.pass_turn(since_s)
+            await load_shaping.pass_turn(since_s)
             since_s = 0.0
 
     async def main() -> list[float]:
-        turnstiles = Turnstiles()
-        hurried = [asyncio.create_task(hurry(turnstiles)) for _ in range(60)]
+        load_shaping = LoadShaping()
+        hurried = [asyncio.create_task(hurry(load_shaping)) for _ in range(60)]
         await asyncio.sleep(2)
         waits = []
         for _ in range(20):
-            waits.append(await took(turnstiles, since_last_s=2.0))
+            waits.append(await took(load_shaping, since_last_s=2.0))
             await asyncio.sleep(0.113)
         for task in hurried:
             task.cancel()
@@ -51,10 +51,10 @@ def test_sixty_who_do_nothing_else_hold_up_nobody() -> None:
 def test_the_end_of_a_turn_without_words_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[float] = []
 
-    async def pass_turn(self: Turnstiles, since_last_s: float) -> None:
+    async def pass_turn(self: LoadShaping, since_last_s: float) -> None:
         passed.append(since_last_s)
 
-    monkeypatch.setattr(Turnstiles, "pass_turn", pass_turn)
+    monkeypatch.setattr(LoadShaping, "pass_turn", pass_turn)
 
     async def main() -> None:
         async with served(bot("echo.py").build) as server, joined(server) as socket:

@@ -1,17 +1,19 @@
-"""Which tokens were used: each once, whichever worker or machine it is shown to."""
+"""`TokenGate`: takes a connection's token, each once, whichever worker or machine it is shown to."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from loguru import logger
 
 from ...pipeline.errors import StoreError
-from .token_key import Ticket, TokenRefused
+from .limits import REFUSED
+from .token_key import MAX_S, NEXT_S, Ticket, TokenKey, TokenRefused
 
+TOKEN_PREFIX = "token."  # of the subprotocol that carries a token, as browsers can set no other header
 SKEW_S = 60  # how far the clocks of machines that share a store may differ
 MAX_REMEMBERED = 100_000  # token ids kept in memory, 15 MB; full, no token is taken until the first expire
 
@@ -80,3 +82,57 @@ class SpentTokens:
             if self._here[token_id] > now:
                 return
             del self._here[token_id]
+
+
+class TokenGate:
+    """Checks a connection's token, uses it up, and mints the next one. Without a key everybody may come in.
+
+    `session_s` is how long a connection lasts at most: the next token is good for that and an hour more.
+    """
+
+    def __init__(
+        self,
+        key: TokenKey | None,
+        *,
+        spent: SpentTokens | None = None,
+        session_s: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._next_s = min(session_s + NEXT_S, MAX_S)  # lifetime of the next token
+        self._key = key  # None: no tokens are asked for
+        self._spent = SpentTokens(clock=clock) if spent is None else spent  # an empty one is false
+        self._clock = clock  # unix seconds
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no token is needed."""
+        return self._key is None
+
+    async def admit(self, token: str | None, session_id: str) -> None:
+        """Take the token. Raises `TokenRefused`, counted, for one that is missing, wrong or used."""
+        if self._key is None:
+            return
+        try:
+            if token is None:
+                raise TokenRefused("A token is needed; `leibniz token SESSION` makes one.")
+            await self._spent.take(self._key.check(token, session_id, now=self._clock()))
+        except TokenRefused:
+            REFUSED.labels("token").inc()
+            raise
+
+    def next(self, session_id: str) -> str | None:
+        """A token for the session's next connection; None where none is needed."""
+        if self._key is None:
+            return None
+        return self._key.mint(session_id, now=self._clock(), lifetime_s=self._next_s)
+
+
+def token_in(authorization: str, subprotocols: Sequence[str]) -> str | None:
+    """The token of the Authorization header, else of the subprotocols that a client offers; None if there is none."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    for name in subprotocols:
+        if name.startswith(TOKEN_PREFIX):
+            return name.removeprefix(TOKEN_PREFIX)
+    return None

@@ -14,7 +14,7 @@ from leibniz_voice.pipeline.frames import ClientTurnEndFrame, TextBufferFrame
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports.access.limits import REFUSED, Limits
 from leibniz_voice.transports.server.client_socket import NOTSENT_LOWAT, USER_TIMEOUT_MS
-from leibniz_voice.transports.server.send_queue import MAX_WAITING, SocketWire
+from leibniz_voice.transports.server.send_queue import MAX_WAITING, SendQueue
 from tests.support.serving import joined, served
 
 
@@ -40,7 +40,7 @@ class SlowSocket:
 def test_what_a_slow_client_cannot_take_waits_in_order() -> None:
     async def main() -> SlowSocket:
         client = SlowSocket(room=2)
-        wire = SocketWire(client)  # type: ignore[arg-type] # the part of it that a wire uses
+        wire = SendQueue(client)  # type: ignore[arg-type] # the part of it that a wire uses
         wire.start("first")
         for number in range(5):
             wire.send_text(str(number))
@@ -58,7 +58,7 @@ def test_what_a_slow_client_cannot_take_waits_in_order() -> None:
 def test_a_client_that_takes_nothing_for_its_time_is_aborted() -> None:
     async def main() -> None:
         client, began = SlowSocket(room=1), asyncio.get_running_loop().time()
-        wire = SocketWire(client, send_s=2.0)  # type: ignore[arg-type]
+        wire = SendQueue(client, send_s=2.0)  # type: ignore[arg-type]
         wire.start("ready")
         wire.send_audio(bytes(640))
         await asyncio.sleep(5)
@@ -71,7 +71,7 @@ def test_a_client_that_takes_nothing_for_its_time_is_aborted() -> None:
 def test_a_client_for_which_too_much_waits_is_aborted_at_once() -> None:
     async def main() -> None:
         client = SlowSocket(room=1)
-        wire = SocketWire(client)  # type: ignore[arg-type]
+        wire = SendQueue(client)  # type: ignore[arg-type]
         wire.start("ready")
         for _ in range(MAX_WAITING):
             wire.send_audio(bytes(640))
