@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
@@ -14,26 +13,22 @@ import pytest
 from loguru import logger
 from pipecat.frames.frames import Frame
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.bots.cli.talk_command.sound import synthesise
 from leibniz_voice.bots.cloud_services import CONNECT_S, STT, TTS, ReplaceableVoice, chosen
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.transports import WebSocketClient, WebSocketServer
-from tests.support import ROOT
+from leibniz_voice.transports import WebSocketClient
+from tests.support.serving import bot, served
+from tests.support.tools import needs
 
 from ..support.fake_cloud import KEY, FakeCartesia, FakeDeepgram, FakeElevenLabs, FakeVoice, loudness_at
 from ..support.fake_openai import FakeOpenAI, says
 
-BOT = load_bot(str(ROOT / "bots" / "cloud.py"))
+BOT = bot("cloud.py")
 VARIABLES = [f"{s.prefix}_{what}" for s in (*STT, *TTS) for what in ("API_KEY", "URL", "MODEL", "VOICE_ID")]
 QUESTION, SECOND = "do you sell tandems", "tell me about gift cards instead"
 LISTED = "what are your opening hours"  # the embedded recogniser hears it too
 STORY = "We sell two tandems. " + "Both of them have gears and brakes and bells. " * 3
-
-needs_deepgram = pytest.mark.skipif(
-    not importlib.util.find_spec("deepgram"), reason="needs pip install 'leibniz-voice[cloud]'"
-)
 
 
 @functools.cache
@@ -52,7 +47,7 @@ class Call:
     async def says(self, text: str) -> None:
         await self.client.speak(bytes(8000) + speech()[text])
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 12.0) -> float:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> float:
         began = time.monotonic()
         assert await self.client.until(condition, timeout_s=timeout_s), (self.client.states, self.lines)
         return time.monotonic() - began
@@ -95,7 +90,7 @@ def with_bot(
                 for name, value in {**environment, **(more or {})}.items():
                     monkeypatch.setenv(name, value)
             await stack.enter_async_context(BOT.lifespan())
-            server = await stack.enter_async_context(WebSocketServer(BOT.build, port=0))
+            server = await stack.enter_async_context(served(BOT.build))
             client = await stack.enter_async_context(WebSocketClient(server.address))
             await script(Call(client, lines), *services)
 
@@ -105,7 +100,7 @@ def with_bot(
         logger.remove(handler)
 
 
-@needs_deepgram
+@needs("cloud")
 @pytest.mark.slow
 @pytest.mark.parametrize("voice", [FakeCartesia, FakeElevenLabs])
 def test_all_of_them_at_once_and_a_barge_in(monkeypatch: pytest.MonkeyPatch, voice: type[FakeVoice]) -> None:
@@ -178,7 +173,7 @@ def test_a_voice_that_dies_in_a_reply_is_replaced_in_the_next(
     with_bot(monkeypatch, script, voice())
 
 
-@needs_deepgram
+@needs("cloud")
 @pytest.mark.slow
 @pytest.mark.parametrize("failure", ["refused", "dead", pytest.param("deaf", marks=pytest.mark.full)])
 def test_a_recogniser_that_fails_is_replaced(monkeypatch: pytest.MonkeyPatch, failure: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import wave
 from datetime import datetime
 from pathlib import Path
@@ -13,14 +11,10 @@ import pytest
 
 from leibniz_voice.bots import custom
 from leibniz_voice.pipeline.testing import Call, run_offline
+from tests.support.speech import spoken
+from tests.support.tools import needs
 
 pytestmark = pytest.mark.slow
-
-
-def speech(text: str) -> bytes:
-    """16 kHz PCM16 mono in a voice that is not the bot's."""
-    wav = subprocess.run(["flite", "-voice", "slt", "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
-    return wav.stdout[44:]
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +22,14 @@ def _recordings_go_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(custom, "CALLS", tmp_path)
 
 
-@pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
+@needs("flite")
 def test_nothing_is_answered_before_the_wake_phrase_and_the_call_is_recorded(tmp_path: Path) -> None:
     async def script(call: Call) -> None:
-        await call.says(speech("what are your opening hours"), then_silence_s=2)
+        await call.says(spoken("what are your opening hours").tobytes(), then_silence_s=2)
         assert call.replies == []
-        await call.says(speech("good afternoon"), then_silence_s=1)
+        await call.says(spoken("good afternoon").tobytes(), then_silence_s=1)
         await call.until_state("idle")
-        await call.says(speech("what are your opening hours"), then_silence_s=1)
+        await call.says(spoken("what are your opening hours").tobytes(), then_silence_s=1)
         await call.until_state("idle")
 
     call = run_offline(custom.build, script)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 
 import pytest
 
 from leibniz_voice.lab.recording.recording import Recording
 from leibniz_voice.pipeline.states import TABLE
 from leibniz_voice.transports.access.token_key import TokenKey
+from tests.support.tools import needs
 
-from ..support.browser import CHROMIUM, INSECURE_HOST, conversation, flags, free_port, marks, served
+from ..support.browser import CHROMIUM, INSECURE_HOST, conversation, flags, free_port, marks, serving_process
 from ..support.console_checks import SHOW_ALL, low_contrast, out_of_reach, unnamed
 
 QUESTION, ANSWER = "what are your opening hours", "We are open from Monday to Friday"
@@ -21,7 +21,7 @@ ANSWER_MS = 15_000
 SECRET = "a secret of at least thirty-two bytes"
 READY = '{"type":"ready","sample_rate":16000,"out_sample_rate":16000,"turn_number":0}'
 
-pytestmark = [*marks, pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")]
+pytestmark = [*marks, needs("flite")]
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (its own browsers are not used)")
 
 
@@ -30,7 +30,7 @@ def address(tmp_path_factory):
     """The http address of `leibniz serve bots/assistant.py`, which may also be reached by a name."""
     port = free_port()
     environment = {**os.environ, "LEIBNIZ_ORIGINS": f"http://{INSECURE_HOST}:{port}"}
-    with served(tmp_path_factory.mktemp("server"), environment=environment, port=port) as address:
+    with serving_process(tmp_path_factory.mktemp("server"), environment=environment, port=port) as address:
         yield address
 
 
@@ -200,7 +200,7 @@ def test_a_session_taken_over_elsewhere_is_taken_back_only_when_asked(browser, a
 def test_a_token_is_asked_for_and_a_restarted_server_is_found_again(browser, tmp_path):
     port, page = free_port(), browser.new_page()
     environment = {**os.environ, "LEIBNIZ_SECRET": SECRET}
-    with served(tmp_path, environment=environment, port=port) as address:
+    with serving_process(tmp_path, environment=environment, port=port) as address:
         page.goto(address)
         page.wait_for_selector("#notice:has-text('asks for a token')")
         assert page.locator("#machine .node.on").count() == 0  # not known
@@ -215,7 +215,7 @@ def test_a_token_is_asked_for_and_a_restarted_server_is_found_again(browser, tmp
         assert page.is_hidden("#notice")
     page.wait_for_selector("#events .wrong:has-text('restarts')")
     page.wait_for_selector("#notice:has-text('cannot be reached')")
-    with served(tmp_path, environment=environment, port=port):
+    with serving_process(tmp_path, environment=environment, port=port):
         page.wait_for_selector("#connection[data-status=open]", timeout=ANSWER_MS)
         page.wait_for_selector("#events :text('resumed')")
         ask(page, QUESTION)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.browser import CHROMIUM, flags, marks, served, speak
+from ..support.browser import CHROMIUM, flags, marks, serving_process, speak
 
 FOLDER = Path(__file__).parent / "pipecat_js"
 MODULES = FOLDER / "node_modules"
@@ -73,8 +73,8 @@ def seconds(wav: Path) -> float:
 
 @pytest.fixture
 def page(tmp_path, script, microphone_wav):
-    """A page with Pipecat's client, beside a served assistant."""
-    with served(tmp_path) as address, sync_api.sync_playwright() as playwright:
+    """A page with Pipecat's client, beside an assistant that is served."""
+    with serving_process(tmp_path) as address, sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags(microphone_wav))
         page = chromium.new_page(bypass_csp=True)  # the server's pages allow no scripts but their own
         page.goto(f"{address}ready")  # any page of that host; one that a test makes up counts as a stranger's

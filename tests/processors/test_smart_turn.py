@@ -16,7 +16,7 @@ from pipecat.frames.frames import (
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame, TurnPredictionFrame
 from leibniz_voice.pipeline.listening.utterance import Committed, Guessed, Utterance
-from leibniz_voice.pipeline.testing.bench import Bench
+from leibniz_voice.pipeline.testing import Bench, run_virtual
 from leibniz_voice.processors.smart_turn import SmartTurn, SmartTurnModel
 
 
@@ -92,7 +92,6 @@ async def silence_after_speech(bench: Bench, *, quiet_s: float, channels: int = 
     return [(type(frame).__name__[:4], getattr(frame, "is_complete", None)) for frame in told]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(
     ("answer", "quiet_s", "told"),
@@ -113,7 +112,7 @@ def test_the_prediction_comes_before_the_stop_or_is_made_good_later(
             assert await silence_after_speech(bench, quiet_s=quiet_s, channels=channels) == told
         assert model.heard == [1.7 if quiet_s else 1.5]  # the pre-roll of half a second, the speech, the silence
 
-    asyncio.run(main(channels))
+    run_virtual(main(channels))
 
 
 @pytest.mark.slow

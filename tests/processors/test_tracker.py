@@ -1,4 +1,4 @@
-"""What feeds the state machine: late, repeated and crossed signals, in our pipelines and in stock ones."""
+"""What feeds the state machine: late, repeated and crossed signals of our own processors."""
 
 from __future__ import annotations
 
@@ -9,29 +9,16 @@ import pytest
 from loguru import logger
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
-    BotStoppedSpeakingFrame,
     EndFrame,
     Frame,
-    InterimTranscriptionFrame,
     InterruptionFrame,
-    LLMFullResponseEndFrame,
-    LLMFullResponseStartFrame,
-    LLMTextFrame,
-    TranscriptionFrame,
-    UserStartedSpeakingFrame,
-    UserStoppedSpeakingFrame,
-    VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline as StockPipeline
-from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.workers.runner import WorkerRunner
+from pipecat.processors.frame_processor import FrameDirection
 from prometheus_client import REGISTRY
 
 from leibniz_voice.pipeline import IntentResult, RetrievalResult, State
 from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
-from leibniz_voice.pipeline.engine.processor import Processor
 from leibniz_voice.pipeline.engine.stages import Stage
 from leibniz_voice.pipeline.frames import (
     ReplyAudibleFrame,
@@ -50,31 +37,18 @@ from leibniz_voice.pipeline.frames import (
 )
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.processors import StateTracker
-
-
-class Recorder(Processor):
-    """Keeps every frame that reaches it; stands for our turn aggregator, so that the tracker goes by our frames."""
-
-    def __init__(self, stage: Stage | None) -> None:
-        super().__init__()
-        self.frames: list[Frame] = []
-        self.stage = stage
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        self.frames.append(frame)
-        await self.push_frame(frame, direction)
-
-    def of(self, kind: type[Frame]) -> list[Any]:
-        return [frame for frame in self.frames if isinstance(frame, kind)]
+from tests.support.chains import Recorder, chain
 
 
 class Bench:
-    """A tracker between two recorders, in Pipecat's own worker, in virtual time."""
+    """A tracker between two recorders, in Pipecat's own worker, in virtual time.
+
+    The first recorder stands for our turn aggregator, so that the tracker goes by our frames; not in a stock bot.
+    """
 
     def __init__(self, *, is_stock: bool = False) -> None:
         self.tracker = StateTracker()
-        self.before, self.after = Recorder(None if is_stock else Stage.TURNS), Recorder(None)
+        self.before, self.after = Recorder(stage=None if is_stock else Stage.TURNS), Recorder()
 
     async def down(self, *frames: Frame) -> None:
         for frame in frames:
@@ -94,24 +68,8 @@ class Bench:
 
     def run(self, script: Any) -> Bench:
         async def main() -> None:
-            worker = PipelineWorker(
-                StockPipeline([self.before, self.tracker, self.after]), idle_timeout_secs=None, enable_rtvi=False
-            )
-            started = asyncio.Event()
-
-            async def on_started(*_: Any) -> None:
-                started.set()
-
-            worker.add_event_handler("on_pipeline_started", on_started)
-            runner = WorkerRunner(handle_sigint=False)
-            await runner.add_workers(worker)
-            running = asyncio.create_task(runner.run())
-            await started.wait()
-            try:
+            async with chain(self.before, self.tracker, self.after, is_stock=True, ends=EndFrame):
                 await script(self)
-            finally:
-                await worker.queue_frame(EndFrame())
-                await running
 
         run_virtual(main())
         return self
@@ -383,112 +341,3 @@ def test_moves_latencies_and_barge_ins_are_counted() -> None:
     assert value("leibniz_transitions_total", **move) == before[0] + 2
     assert value("leibniz_barge_ins_total") == before[1] + 1
     assert value("leibniz_turn_latency_seconds_count", label="LLM Wait") == observed + 1
-
-
-# -- in a stock bot --------------------------------------------------------------------------------------------
-
-
-def said(text: str, *, is_final: bool = True) -> Frame:
-    return (TranscriptionFrame if is_final else InterimTranscriptionFrame)(text=text, user_id="", timestamp="")
-
-
-def run_stock(script: Any) -> Bench:
-    return Bench(is_stock=True).run(script)
-
-
-ONE_TURN = ["stt_start", "vad_end", "response_ready", "tts_complete"]
-
-
-def test_a_stock_bot_with_transcripts_in_sight() -> None:
-    async def script(b: Bench) -> None:
-        await b.down(VADUserStartedSpeakingFrame(), UserStartedSpeakingFrame(), said("where", is_final=False))
-        assert b.fields.text_buffer == ["where"]
-        await b.down(VADUserStoppedSpeakingFrame(), said("where is it"), UserStoppedSpeakingFrame())
-        assert (b.fields.text_buffer, b.fields.turn_id) == (["where is it"], 1)
-        await b.up(BotStartedSpeakingFrame(), BotStoppedSpeakingFrame())
-
-    bench = run_stock(script)
-    assert bench.moves == ONE_TURN
-    assert bench.fields.turn_number == 1
-
-
-def test_a_stock_bot_with_the_tracker_behind_llm_and_voice() -> None:
-    async def script(b: Bench) -> None:
-        await b.down(UserStartedSpeakingFrame(), UserStoppedSpeakingFrame())
-        await b.down(LLMFullResponseStartFrame(), LLMTextFrame("It is"), LLMTextFrame(" here."))
-        await b.up(BotStartedSpeakingFrame(), BotStoppedSpeakingFrame())  # a gap: the LLM has not finished
-        assert b.tracker.state is State.SPEAKING
-        await b.up(BotStartedSpeakingFrame())
-        await b.down(LLMFullResponseEndFrame())
-        await b.up(BotStoppedSpeakingFrame())
-
-    bench = run_stock(script)
-    assert bench.moves == ONE_TURN
-    assert bench.fields.llm_response == "It is here."
-
-
-def test_a_stock_bot_with_vad_frames_alone() -> None:
-    async def script(b: Bench) -> None:
-        await b.down(VADUserStartedSpeakingFrame(), VADUserStoppedSpeakingFrame())
-        assert b.tracker.state is State.LISTENING  # the words are late
-        await b.down(said("hello"))
-        await b.up(BotStartedSpeakingFrame(), BotStoppedSpeakingFrame())
-
-    assert run_stock(script).moves == ONE_TURN
-
-
-def test_a_stock_bot_greets_and_is_interrupted_and_hears_noise() -> None:
-    async def script(b: Bench) -> None:
-        await b.up(BotStartedSpeakingFrame())
-        await b.down(UserStartedSpeakingFrame(), InterruptionFrame())
-        await b.up(BotStoppedSpeakingFrame())
-        await b.down(said("stop"), UserStoppedSpeakingFrame())
-        await b.up(BotStartedSpeakingFrame(), BotStoppedSpeakingFrame())
-        await b.down(UserStartedSpeakingFrame(), UserStoppedSpeakingFrame())
-
-    bench = run_stock(script)
-    cut = ["greeting", "barge_in", "resume_listening", "vad_end", "response_ready", "tts_complete"]
-    assert bench.moves == [*cut, "stt_start", "utterance_discarded"]
-    assert (bench.fields.turn_id, bench.fields.turn_number) == (2, 1)
-
-
-def test_broadcast_twins_count_once_in_a_stock_bot() -> None:
-    async def script(b: Bench) -> None:
-        for kind in (
-            UserStartedSpeakingFrame,
-            UserStoppedSpeakingFrame,
-            BotStartedSpeakingFrame,
-            BotStoppedSpeakingFrame,
-        ):
-            first, second = kind(), kind()
-            first.broadcast_sibling_id, second.broadcast_sibling_id = second.id, first.id
-            await b.down(first)
-            await b.up(second)
-
-    assert run_stock(script).moves == ONE_TURN
-
-
-class Queued(FrameProcessor):
-    """As Pipecat's services are: with a queue and a task of its own."""
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        await self.push_frame(frame, direction)
-
-
-def test_it_runs_between_queued_processors_of_a_stock_pipeline() -> None:
-    class Stock(Bench):
-        def run(self, script: Any) -> Bench:
-            async def main() -> None:
-                worker = PipelineWorker(StockPipeline([Queued(), self.tracker, Queued(), self.after]))
-                runner = WorkerRunner(handle_sigint=False)
-                await runner.add_workers(worker)
-                frames = [UserStartedSpeakingFrame(), said("hi"), UserStoppedSpeakingFrame()]
-                frames += [BotStartedSpeakingFrame(), BotStoppedSpeakingFrame()]
-                await worker.queue_frames([*frames, EndFrame()])
-                await runner.run()
-
-            asyncio.run(main())
-            return self
-
-    assert Stock(is_stock=True).run(None).moves == ONE_TURN

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import shutil
-import subprocess
-import wave
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import cache
 
 import numpy as np
 import pytest
-import soxr
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -21,20 +17,17 @@ from pipecat.frames.frames import (
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
-from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection
-from pipecat.workers.runner import WorkerRunner
 
-from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.listening.speech import Offset, Onset, SpeechDetector
 from leibniz_voice.processors.embedded.silero.batching import shared_model
 from leibniz_voice.processors.embedded.silero.network import RecurrentState, infer
 from leibniz_voice.processors.vad import SileroVAD
+from tests.support.chains import Recorder, chain
+from tests.support.speech import spoken as sentence
+from tests.support.tools import needs
 
-ESPEAK = shutil.which("espeak-ng")
-needs_speech = pytest.mark.skipif(ESPEAK is None, reason="the espeak-ng command makes the speech of these tests")
 LEAD_S = 1.5  # quiet before the speech of the tests
 CHUNK = 512
 
@@ -42,15 +35,10 @@ CHUNK = 512
 @cache
 def speech(rate: int = 16000, lead_s: float = LEAD_S) -> tuple[np.ndarray, float, float]:
     """int16 audio of a sentence between quiet parts, and the seconds at which it truly begins and ends."""
-    say = [ESPEAK, "-v", "en-us", "--stdout", "Where is my order? I have waited for it since Monday."]
-    wav = subprocess.run(say, capture_output=True, check=True).stdout
-    with wave.open(io.BytesIO(wav)) as file:
-        spoken = soxr.resample(np.frombuffer(wav[44:], np.int16).astype(np.float32), file.getframerate(), rate)
-    loud = np.flatnonzero(np.abs(spoken) > 300)
-    spoken = spoken[loud[0] : loud[-1] + 1]
-    audio = np.concatenate([np.zeros(round(lead_s * rate)), spoken, np.zeros(rate)])
+    said = sentence("Where is my order? I have waited for it since Monday.", by="espeak-ng", rate=rate)
+    audio = np.concatenate([np.zeros(round(lead_s * rate)), said, np.zeros(rate)])
     audio += np.random.default_rng(1).normal(0, 30, len(audio))
-    return np.clip(audio, -32768, 32767).astype(np.int16), lead_s, lead_s + len(spoken) / rate
+    return np.clip(audio, -32768, 32767).astype(np.int16), lead_s, lead_s + len(said) / rate
 
 
 def frames_of(audio: np.ndarray, rate: int = 16000, ms: int = 20, channels: int = 1) -> list[InputAudioRawFrame]:
@@ -61,34 +49,13 @@ def frames_of(audio: np.ndarray, rate: int = 16000, ms: int = 20, channels: int 
     ]
 
 
-class Recorder(Processor):
-    """Keeps every frame that comes down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames: list[Frame] = []
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        if direction is FrameDirection.DOWNSTREAM:
-            self.frames.append(frame)
-        await self.push_frame(frame, direction)
-
-    def of(self, *types: type) -> list:
-        return [frame for frame in self.frames if isinstance(frame, types)]
-
-
-def run(vad: SileroVAD, frames: list[Frame], end: Callable[[], Frame] = EndFrame) -> Recorder:
+def run(vad: SileroVAD, frames: list[Frame], end: type[Frame] = EndFrame) -> Recorder:
     """Run these frames through a real worker, then end it."""
     recorder = Recorder()
 
     async def main() -> None:
-        worker = PipelineWorker(Pipeline([vad, recorder]), enable_rtvi=False, cancel_on_idle_timeout=False)
-        runner = WorkerRunner(handle_sigint=False)
-        await runner.add_workers(worker)
-        await worker.queue_frames([*frames, end()])
-        async with asyncio.timeout(20):
-            await runner.run()
+        async with chain(vad, recorder, ends=end) as worker:
+            await worker.queue_frames(frames)
 
     asyncio.run(main())
     return recorder
@@ -224,7 +191,7 @@ def offline(audio: np.ndarray) -> list[tuple[int, Onset | Offset]]:
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 def test_speech_is_started_and_stopped_where_it_is():
     audio, begin_s, end_s = speech()
     recorder = run(SileroVAD(), frames_of(audio))
@@ -241,7 +208,7 @@ def test_speech_is_started_and_stopped_where_it_is():
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 @pytest.mark.parametrize("rate", [8000, 24000, 48000])
 def test_speech_at_other_rates_is_heard_as_well(rate):
     audio, begin_s, end_s = speech(rate)
@@ -252,7 +219,7 @@ def test_speech_at_other_rates_is_heard_as_well(rate):
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 def test_speech_after_long_quiet_is_heard_in_time():
     audio, _, _ = speech(lead_s=12.0)
     recorder = run(SileroVAD(), frames_of(audio))
@@ -260,21 +227,17 @@ def test_speech_after_long_quiet_is_heard_in_time():
 
 
 @pytest.mark.slow
-@needs_speech
+@needs("espeak-ng")
 def test_conversations_that_share_the_model_hear_only_themselves():
     audio, _, _ = speech()
     shifts = [0, 3000, 7777, 16000]
     recorders = [Recorder() for _ in shifts]
 
     async def main() -> None:
-        runner = WorkerRunner(handle_sigint=False)
-        for shift, recorder in zip(shifts, recorders, strict=True):
-            pipeline = Pipeline([SileroVAD(), recorder])
-            worker = PipelineWorker(pipeline, enable_rtvi=False, cancel_on_idle_timeout=False)
-            await runner.add_workers(worker)
-            await worker.queue_frames([*frames_of(audio[shift:]), EndFrame()])
-        async with asyncio.timeout(20):
-            await runner.run()
+        async with AsyncExitStack() as stack:
+            for shift, recorder in zip(shifts, recorders, strict=True):
+                worker = await stack.enter_async_context(chain(SileroVAD(), recorder, ends=EndFrame))
+                await worker.queue_frames(frames_of(audio[shift:]))
         assert shared_model().failures == 0
 
     asyncio.run(main())

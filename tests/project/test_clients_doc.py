@@ -15,23 +15,11 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 from websockets.asyncio.client import connect
 
-from leibniz_voice.transports import WebSocketServer
 from tests.support import ROOT
+from tests.support.serving import SECRET, bot, served
+from tests.transports.dialects.test_twilio import CALL, Call, address, encode_mulaw, loudest, needs_speech, spoken
 
-from ..transports.dialects.test_twilio import (
-    ASSISTANT,
-    CALL,
-    ECHO,
-    SECRET,
-    Call,
-    address,
-    close_all,
-    encode_mulaw,
-    loudest,
-    needs_speech,
-    spoken,
-)
-
+ECHO, ASSISTANT = bot("echo.py"), bot("assistant.py")
 TEXT = (ROOT / "docs" / "clients.md").read_text()
 WEBHOOK, CLIENT = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 AUTH = "not twilio's own"
@@ -61,7 +49,7 @@ def test_the_webhook_gives_twilio_a_token_that_opens_the_call(monkeypatch: pytes
                 twiml = await response.text()
         (token,) = re.findall(r'<Parameter name="token" value="([^"]+)"/>', twiml)
         async with (
-            WebSocketServer(ECHO.build, port=0, secret=SECRET) as server,
+            served(ECHO.build, secret=SECRET) as server,
             connect(address(server)) as socket,
         ):
             call = Call(socket)
@@ -83,9 +71,8 @@ def test_the_python_client_asks_and_hears(tmp_path: Path) -> None:
     question = Resampler(8000, 16000)(decode_mulaw(spoken("what are your opening hours", tmp_path)))
 
     async def main() -> bytes:
-        async with WebSocketServer(ASSISTANT.build, port=0) as server:
+        async with served(ASSISTANT.build) as server:
             heard = await names["ask"](question, server.address)
-        await close_all()
         return heard
 
     heard = asyncio.run(main())

@@ -20,6 +20,7 @@ import yaml
 from leibniz_voice.bots.cli.main import parser
 from leibniz_voice.bots.cli.serve import EPILOG
 from tests.support import ROOT
+from tests.support.tools import needs
 
 CONTAINERFILE = (ROOT / "deploy" / "Containerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
@@ -119,9 +120,8 @@ def test_the_unit_starts_what_can_be_started_and_leaves_it_time_to_end() -> None
 
 
 @pytest.mark.slow
+@needs("systemd-analyze")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed")
     unit = tmp_path / "leibniz.service"
     unit.write_text(UNIT.replace("/opt/leibniz/bin/leibniz", sys.executable))
     said = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)

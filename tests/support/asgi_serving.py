@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
 
 @asynccontextmanager
@@ -31,12 +30,3 @@ async def listening(app: Any) -> AsyncIterator[str]:
 def joined(host: str, session: str = "s1", path: str = "/voice/orchestrate", **options: Any) -> connect:
     """A client of the endpoint at `host`."""
     return connect(f"ws://{host}{path}?session_id={session}", **options)
-
-
-async def until(socket: ClientConnection, kind: str) -> dict[str, Any]:
-    """Receive up to the next message of a type."""
-    async with asyncio.timeout(10):
-        while True:
-            message = await socket.recv()
-            if isinstance(message, str) and json.loads(message)["type"] == kind:
-                return json.loads(message)

@@ -1,8 +1,7 @@
-"""What tests in a real browser share: Chromium with a WAV as its microphone, and a bot that is served for them."""
+"""What tests in a real browser share: Chromium with a WAV as its microphone, and `leibniz serve` as a process."""
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.tools import command_of, needs
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = command_of("chromium")
 BOT = ROOT / "bots" / "assistant.py"
 START_S = 30.0
 INSECURE_HOST = "console.test"  # to the browser: this machine, by a name that makes no secure context
 
 marks = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
-    pytest.mark.skipif(not shutil.which("espeak-ng") or not shutil.which("sox"), reason="needs espeak-ng and sox"),
+    needs("chromium", "espeak-ng", "sox"),
 ]
 
 
@@ -34,7 +33,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(
+def serving_process(
     folder: Path, bot: Path = BOT, *, environment: Mapping[str, str] | None = None, port: int = 0
 ) -> Iterator[str]:
     """The http address of `leibniz serve BOT`, whose files and log go to `folder`; on any free port for 0."""

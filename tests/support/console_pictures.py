@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support import ROOT
 
-from .browser import CHROMIUM, conversation, flags, served
+from .browser import CHROMIUM, conversation, flags, serving_process
 
 IMAGES = ROOT / "docs" / "images"
 QUESTION, INTERRUPTION = "what are your opening hours", "where is my order"
@@ -72,7 +72,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     light = {name: folder / f"console-{name}.png" for name in ("idle", "speaking")}
     desk, phone = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-    with tempfile.TemporaryDirectory() as home, served(Path(home)) as address, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as home, serving_process(Path(home)) as address, sync_playwright() as playwright:
         spoken = conversation(Path(home) / "microphone.wav", (0.7, QUESTION), (2.6, INTERRUPTION))
         for wanted, settings in (
             ({**light, "interrupted": folder / "console.png"}, {"viewport": desk}),

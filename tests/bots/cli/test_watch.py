@@ -19,10 +19,10 @@ from leibniz_voice.bots.cli.main import main
 from leibniz_voice.bots.cli.watch import fit, table
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import LogLine, Write
-from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 from leibniz_voice.transports.state.redis_store import RedisStore
+from tests.support.tools import needs
 
-needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 LOG = [LogLine("idle", "listening", "stt_start", 4, 1000.0), LogLine("listening", "thinking", "vad_end", 5, 1001.25)]
 
 
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     asyncio.run(server.stop())
 
 
-@needs_redis
+@needs("redis")
 def test_the_table_shows_every_conversation_the_newest_first(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +68,7 @@ def test_the_table_shows_every_conversation_the_newest_first(
     assert "secret" not in "".join(lines)
 
 
-@needs_redis
+@needs("redis")
 def test_one_session_shows_its_last_moves(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = EmbeddedRedis(directory=folder).url
     assert main(["watch", "caller-1", "--url", url, "--once"]) == 0
@@ -79,7 +79,7 @@ def test_one_session_shows_its_last_moves(folder: Path, capsys: pytest.CaptureFi
     assert second.split()[1:] == ["+1.250", "s", "turn", "5", "listening", "->", "thinking", "vad_end"]
 
 
-@needs_redis
+@needs("redis")
 def test_a_hash_of_somebody_else_shows_what_it_can(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = EmbeddedRedis(directory=folder).url
     with Redis.from_url(url) as redis:
@@ -110,7 +110,7 @@ def test_a_terminal_is_not_overrun() -> None:
     assert lines[-1].startswith("500 sessions")
 
 
-@needs_redis
+@needs("redis")
 @pytest.mark.slow
 def test_it_follows_live_and_ends_on_ctrl_c(folder: Path) -> None:
     url = EmbeddedRedis(directory=folder).url

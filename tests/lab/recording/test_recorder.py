@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import shutil
-import subprocess
 import time
 from unittest.mock import Mock
 
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.lab.recording.recording_folder import RecordingFolder
 from leibniz_voice.lab.recording.settings import changed, settings_of
 from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s
@@ -37,13 +34,13 @@ from leibniz_voice.pipeline.testing import (
     run_offline,
 )
 from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
-from leibniz_voice.processors.embedded.workers.shared import close_all
-from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client.client import WebSocketClient
 from leibniz_voice.transports.dialects.protocol import UserSpeaking
-from tests.support import ROOT
+from tests.support.serving import bot, served
+from tests.support.speech import spoken
+from tests.support.tools import needs
 
-ASSISTANT = load_bot(str(ROOT / "bots" / "assistant.py"))
+ASSISTANT = bot("assistant.py")
 NONE = {"intent": IntentResult(), "retrieval": RetrievalResult()}
 
 
@@ -55,12 +52,6 @@ def build(session: Session) -> Pipeline:
     return Pipeline(
         [session.input, SileroVAD(), TurnAggregator(), *chain, StateTracker(record=session.record), session.output]
     )
-
-
-def speech(text: str) -> bytes:
-    """16 kHz PCM16 mono in a voice that is not the bot's."""
-    wav = subprocess.run(["flite", "-voice", "slt", "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
-    return wav.stdout[44:]
 
 
 async def speaks(call: AsyncCall, text: str) -> None:
@@ -236,7 +227,7 @@ def test_an_end_that_finds_no_room_is_written_all_the_same(tmp_path, monkeypatch
     monkeypatch.setattr(folder, "put", lambda file, what: what is not None and put(file, what))
     monkeypatch.setattr("leibniz_voice.lab.recording.recording_folder.FLUSH_S", 0.01)
     run_offline(folder.records(build), interrupts)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while not folder.written and time.monotonic() < deadline:
         time.sleep(0.01)
     folder.close()
@@ -252,7 +243,7 @@ def test_a_lost_end_is_written_while_others_keep_the_writer_busy(tmp_path, monke
     monkeypatch.undo()
     monkeypatch.setattr("leibniz_voice.lab.recording.recording_folder.FLUSH_S", 0.1)
     other = folder._open(Recording(session_id="other"))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while not folder.written and time.monotonic() < deadline:
         other.put(RecordedEvent(0.0, "p", "downstream", "k", {}))
         time.sleep(0.01)
@@ -303,26 +294,25 @@ def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
+@needs("flite")
 def test_a_live_conversation_replays_to_the_same_decisions(tmp_path):
     """Real sockets, real speech, the real model and recogniser; a cough, a spoken interruption, real time."""
 
     async def talk() -> None:
         folder = RecordingFolder(tmp_path)
         async with (
-            WebSocketServer(folder.records(ASSISTANT.build), port=0) as server,
+            served(folder.records(ASSISTANT.build)) as server,
             WebSocketClient(server.address, session_id="live") as client,
         ):
-            await client.speak(speech("where is my order"))
-            assert await client.until(lambda: client.state == "speaking", timeout_s=5)
+            await client.speak(spoken("where is my order").tobytes())
+            assert await client.until(lambda: client.state == "speaking", timeout_s=20)
             await asyncio.sleep(0.3)
             await client.speak(np.random.default_rng(1).normal(0, 1500, 1600).astype(np.int16).tobytes())
             await asyncio.sleep(0.3)
-            await client.speak(speech("never mind"))
-            await client.until(lambda: client.states.count("speaking") == 2, timeout_s=5)
-            await client.until(lambda: client.state == "idle", timeout_s=5)
+            await client.speak(spoken("never mind").tobytes())
+            await client.until(lambda: client.states.count("speaking") == 2, timeout_s=20)
+            await client.until(lambda: client.state == "idle", timeout_s=20)
         folder.close()
-        await close_all()
 
     asyncio.run(talk())
     recording = Recording.load(next(tmp_path.iterdir()))

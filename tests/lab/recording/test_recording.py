@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from leibniz_voice.lab.drawing.svg import draw
 from leibniz_voice.pipeline.testing import RecordedEvent, Recording, RecordingError
 
 PCM = base64.b64encode(bytes(range(64)) * 10).decode()  # 320 samples
@@ -66,16 +65,6 @@ def test_a_clients_recording_tells_its_turns_too():
     (turn,) = recording.turns
     assert (turn.user, turn.heard, turn.complete) == ("hello", "Good day.", True)
     assert turn.latency_ms["LLM Wait"] == pytest.approx(200)
-
-
-def test_the_timeline_is_drawn_to_scale():
-    lines = Recording(CALL).timeline(width=108).splitlines()
-    by_name = {line[:7].strip(): line[8:] for line in lines}
-    scale = 100 / Recording(CALL).length_s
-    assert by_name["state"].index("|thinking"[:3]) == int(1.51 * scale)
-    assert by_name["marks"].index("✂") == min(99, int(2.0 * scale))
-    assert lines[-1].endswith("bot  It is on its way. [cut after: It is]")
-    assert Recording(CALL).timeline(plain=True).isascii()
 
 
 def test_audio_is_put_at_its_place():
@@ -181,12 +170,6 @@ def test_what_a_terminal_would_obey_is_replaced(tmp_path):
     file.write_bytes(event.replace(b"\\u009b", b"\xc2\x9b"))
     (event,) = Recording.load(file).events
     assert (event.processor, event.kind, event.fields["text"]) == ("A?]0;OWNED?", "k?2J", "a?[2Jb\nc")
-
-
-def test_a_call_in_which_the_user_said_nothing_is_drawn():
-    assert "<svg" in draw(
-        Recording(session_id="s", events=(RecordedEvent(0.1, "wire", "to_user", "response_ready", {}),))
-    )
 
 
 @pytest.mark.parametrize("spelling", ["utf-16-le", "utf-16-be"])

@@ -7,22 +7,15 @@ from typing import Any
 
 import pytest
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
 from leibniz_voice.pipeline.conversation.resume import resumption_of, split_at_unheard
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.frames import UserTurnFrame
 from leibniz_voice.pipeline.testing import AsyncCall, run_offline
-from leibniz_voice.processors import (
-    EmbeddedTTS,
-    InterruptionGate,
-    Responder,
-    StateTracker,
-    TurnAggregator,
-)
-from tests.support import ROOT
+from leibniz_voice.processors import EmbeddedTTS, InterruptionGate, Responder, StateTracker, TurnAggregator
+from tests.support.serving import bot
 
-BOT = load_bot(str(ROOT / "bots" / "assistant.py"))
+BOT = bot("assistant.py")
 ANSWER = "We are open all week. On Sunday from ten to four. Come by."
 
 

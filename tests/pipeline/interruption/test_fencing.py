@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from redis import Redis
 
-from leibniz_voice.transports.state.embedded_redis import find_server
 from leibniz_voice.transports.state.redis_scripts import CLAIM, WRITE, LuaScript
+from tests.support.tools import needs
 
 from ...support.histories import HISTORIES, VARIANTS, History, Violation
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]"),
+    needs("redis"),
 ]
 
 

@@ -11,7 +11,7 @@ from loguru import logger
 from pipecat.frames.frames import Frame, InterruptionFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from leibniz_voice.pipeline import Pipeline, Processor, Session
+from leibniz_voice.pipeline import Processor
 from leibniz_voice.pipeline.engine.consumes import consumes
 from leibniz_voice.pipeline.frames import (
     BargeInFrame,
@@ -24,9 +24,9 @@ from leibniz_voice.pipeline.frames import (
 from leibniz_voice.pipeline.interruption.policy import Decision
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.processors import InterruptionGate, Responder, TurnAggregator
-
-from ...support.proof import Parts, Verdict, prove
-from ...support.proof_sockets import prove_over_sockets
+from tests.support.chains import Recorder, started
+from tests.support.proof import Parts, Verdict, prove
+from tests.support.proof_sockets import prove_over_sockets
 
 pytestmark = pytest.mark.slow
 SEARCH = 400  # schedules within which a broken variant must be caught
@@ -224,17 +224,7 @@ class Busy(FrameProcessor):
             await asyncio.sleep(0.05)
 
 
-class Ears(Processor):
-    """Remembers markers and interruptions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[Frame] = []
-
-    @consumes(ReplyStartedFrame, ReplyEndedFrame, ReplyInterruptedFrame)
-    async def _on_any(self, frame: Frame, direction: FrameDirection) -> None:
-        self.heard.append(frame)
-        await self.push_frame(frame, direction)
+MARKERS = (ReplyStartedFrame, ReplyEndedFrame, ReplyInterruptedFrame)
 
 
 class Cutter(Processor):
@@ -249,18 +239,16 @@ def markers_survive(responder: Responder) -> bool:
     """Whether a reply's markers come through a busy guest that an interruption from elsewhere flushes."""
 
     async def main() -> list[type[Frame]]:
-        guest, ears = Busy(), Ears()
-        session = Session("s", input=responder, output=ears)
-        await session.start(lambda s: Pipeline([s.input, guest, s.output]))
-        await guest.queue_frame(TextFrame(text="busy"))
-        await asyncio.sleep(0.01)
-        await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
-        await responder.queue_frame(TurnContextFrame(turn_id=1, text="hello"))
-        await asyncio.sleep(0.01)
-        await guest.queue_frame(InterruptionFrame())
-        await asyncio.sleep(0.2)
-        await session.cancel()
-        return [type(frame) for frame in ears.heard]
+        guest, ears = Busy(), Recorder(*MARKERS)
+        async with started(responder, guest, ears):
+            await guest.queue_frame(TextFrame(text="busy"))
+            await asyncio.sleep(0.01)
+            await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
+            await responder.queue_frame(TurnContextFrame(turn_id=1, text="hello"))
+            await asyncio.sleep(0.01)
+            await guest.queue_frame(InterruptionFrame())
+            await asyncio.sleep(0.2)
+        return [type(frame) for frame in ears.frames]
 
     return run_virtual(main()) == [ReplyStartedFrame, ReplyEndedFrame]
 
@@ -274,17 +262,15 @@ def interruption_is_whole(responder: Responder) -> bool:
         await asyncio.sleep(0.2)
 
     async def main() -> tuple[int, int]:
-        before, guest, after = Ears(), Busy(), Ears()
-        session = Session("s", input=before, output=after)
-        await session.start(lambda s: Pipeline([s.input, guest, responder, Cutter(), s.output]))
-        await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
-        responder.turn_task(stubborn(), turn_id=1)
-        await asyncio.sleep(0)
-        await guest.queue_frame(TextFrame(text="cut it"))
-        await asyncio.sleep(0.05)
-        await guest.queue_frame(InterruptionFrame())
-        await asyncio.sleep(1)
-        await session.cancel()
+        before, guest, after = Recorder(*MARKERS), Busy(), Recorder(*MARKERS)
+        async with started(before, guest, responder, Cutter(), after):
+            await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
+            responder.turn_task(stubborn(), turn_id=1)
+            await asyncio.sleep(0)
+            await guest.queue_frame(TextFrame(text="cut it"))
+            await asyncio.sleep(0.05)
+            await guest.queue_frame(InterruptionFrame())
+            await asyncio.sleep(1)
         return len(before.heard), len(after.heard)
 
     return run_virtual(main()) == (1, 1)
@@ -299,19 +285,17 @@ def cuts_both(responder: Responder) -> bool:
         await asyncio.sleep(0.05)
 
     async def main() -> list[int]:
-        ears = Ears()
-        session = Session("s", input=ears, output=Ears())
-        await session.start(lambda s: Pipeline([s.input, responder, s.output]))
-        await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
-        responder.turn_task(stubborn(), turn_id=1)
-        await asyncio.sleep(0)
-        await responder.queue_frame(BargeInFrame(turn_id=1))
-        await asyncio.sleep(0.01)  # the first interruption waits for the stubborn task
-        await responder.queue_frame(UserTurnFrame(turn_id=2, text="no, that one"))
-        await responder.queue_frame(BargeInFrame(turn_id=2))
-        await asyncio.sleep(1)
-        await session.cancel()
-        return [frame.turn_id for frame in ears.heard if isinstance(frame, ReplyInterruptedFrame)]
+        ears = Recorder(*MARKERS)
+        async with started(ears, responder, Recorder()):
+            await responder.queue_frame(UserTurnFrame(turn_id=1, text="hello"))
+            responder.turn_task(stubborn(), turn_id=1)
+            await asyncio.sleep(0)
+            await responder.queue_frame(BargeInFrame(turn_id=1))
+            await asyncio.sleep(0.01)  # the first interruption waits for the stubborn task
+            await responder.queue_frame(UserTurnFrame(turn_id=2, text="no, that one"))
+            await responder.queue_frame(BargeInFrame(turn_id=2))
+            await asyncio.sleep(1)
+        return [frame.turn_id for frame in ears.frames if isinstance(frame, ReplyInterruptedFrame)]
 
     return run_virtual(main()) == [1, 2]
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-import soxr
 from pipecat.frames.frames import VADUserStoppedSpeakingFrame
 from pipecat.processors.frame_processor import FrameDirection
 
@@ -29,17 +25,12 @@ from leibniz_voice.pipeline.listening.endpointing import Endpointing
 from leibniz_voice.pipeline.testing import AsyncCall
 from leibniz_voice.pipeline.testing.clock import run_virtual
 from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedVoice
-from leibniz_voice.processors import (
-    EmbeddedSTT,
-    InterruptionGate,
-    Responder,
-    SileroVAD,
-    StateTracker,
-    TurnAggregator,
-)
+from leibniz_voice.processors import EmbeddedSTT, InterruptionGate, Responder, SileroVAD, StateTracker, TurnAggregator
 from leibniz_voice.processors.embedded.recogniser.phrases import beginnings_of, phrase_book
 from leibniz_voice.processors.embedded.recogniser.sphinx import SphinxRecogniser
 from leibniz_voice.processors.embedded.workers.shared import close_all
+from tests.support.speech import spoken
+from tests.support.tools import needs
 
 RATE = 16000
 PHRASES = [
@@ -49,7 +40,6 @@ PHRASES = [
     "thank you very much",
     "where is my order",
 ]
-FLITE = shutil.which("flite")
 
 
 def test_words_decide_how_long_is_waited() -> None:
@@ -68,19 +58,6 @@ def test_the_beginnings_of_phrases_are_known_and_a_phrase_may_be_one() -> None:
     beginnings = beginnings_of(phrase_book(PHRASES))
     assert {"what", "what are your", "what are your opening", "thank you"} < beginnings
     assert not {"where is my order", "thank you very much", "are your"} & beginnings
-
-
-@cache
-def spoken(text: str) -> np.ndarray:
-    """int16 speech at RATE, cut to where it is loud."""
-    made = subprocess.run(
-        [str(FLITE), "-voice", "slt", "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True
-    )
-    pcm = np.frombuffer(made.stdout[44 : 44 + (len(made.stdout) - 44) // 2 * 2], np.int16)
-    rate = int.from_bytes(made.stdout[24:28], "little")
-    pcm = pcm if rate == RATE else soxr.resample(pcm, rate, RATE)
-    loud = np.flatnonzero(np.abs(pcm.astype(int)) > 300)
-    return pcm[loud[0] : loud[-1] + 1]
 
 
 class Notes(Processor):
@@ -158,11 +135,8 @@ def cut(text: str, share: float) -> tuple[np.ndarray, np.ndarray]:
     return pcm[:at], pcm[at:]
 
 
-needs_flite = pytest.mark.skipif(FLITE is None, reason="the flite command makes the voice of these tests")
-
-
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_whole_phrase_ends_the_turn_before_the_hangover() -> None:
     before, behind = hears(spoken("where is my order"))
     assert behind.turns == ["where is my order"]
@@ -171,7 +145,7 @@ def test_a_whole_phrase_ends_the_turn_before_the_hangover() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_pause_of_a_second_in_the_middle_of_a_phrase_does_not_end_the_turn() -> None:
     first, second = cut("what are your opening hours", 0.45)
     before, behind = hears(first, 1.0, second)
@@ -181,7 +155,7 @@ def test_a_pause_of_a_second_in_the_middle_of_a_phrase_does_not_end_the_turn() -
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_without_endpointing_by_words_the_pause_ends_it() -> None:
     first, second = cut("what are your opening hours", 0.45)
     before, behind = hears(first, 1.0, second, endpointing=None)
@@ -190,7 +164,7 @@ def test_without_endpointing_by_words_the_pause_ends_it() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_phrase_that_another_begins_with_waits_for_the_hangover() -> None:
     before, behind = hears(spoken("thank you"))
     assert behind.turns == ["thank you"]
@@ -199,7 +173,7 @@ def test_a_phrase_that_another_begins_with_waits_for_the_hangover() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_speech_that_is_no_phrase_waits_no_longer_than_the_hangover() -> None:
     before, behind = hears(spoken("set an alarm for seven"))
     assert behind.turns == [""]
@@ -207,7 +181,7 @@ def test_speech_that_is_no_phrase_waits_no_longer_than_the_hangover() -> None:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_a_begun_phrase_without_an_end_is_answered_after_a_while() -> None:
     first, _ = cut("what are your opening hours", 0.45)
     before, behind = hears(first)

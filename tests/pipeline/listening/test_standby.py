@@ -7,6 +7,7 @@ from pipecat.frames.frames import VADUserStoppedSpeakingFrame
 
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.listening.standby import Standby
+from tests.support.tools import needs
 
 
 def test_words_in_time_keep_the_stand_in_quiet():
@@ -127,9 +128,9 @@ def test_a_patience_of_nothing_is_refused():
 
 
 @pytest.mark.slow
+@needs("pocketsphinx")
 @pytest.mark.parametrize("is_early", [False, True], ids=["at the stop", "in the first silence"])
 def test_what_was_said_before_the_first_one_went_down_is_told_first(is_early: bool):
-    pytest.importorskip("pocketsphinx")
     from ...processors.embedded.recogniser.test_embedded_recogniser import PHRASES, go, own_voice, running
 
     down = [False]

@@ -10,7 +10,6 @@ import pytest
 from pipecat.frames.frames import EndWorkerFrame, Frame
 from pipecat.processors.frame_processor import FrameDirection
 from websockets import ConnectionClosed
-from websockets.asyncio.client import connect
 
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, Processor, RetrievalResult, Session, consumes
 from leibniz_voice.pipeline.frames import ReplyEndedFrame
@@ -28,8 +27,8 @@ from leibniz_voice.pipeline.testing import (
     run_virtual,
 )
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
-from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd
+from tests.support.serving import joined, served, types
 
 CHUNKS = 50  # of 20 ms
 FALLBACK = {"intent": IntentResult(), "retrieval": RetrievalResult()}
@@ -83,12 +82,8 @@ def test_a_goodbye_that_is_cut_ends_at_once() -> None:
 
 async def closed(build: Build, *, cuts: bool = False) -> tuple[int, int | None, str]:
     """Bytes heard, code and reason, of a real client that asks once, and perhaps cuts the answer."""
-    async with (
-        WebSocketServer(build, port=0) as server,
-        connect(f"ws://127.0.0.1:{server.port}/orchestrate?session_id=s") as socket,
-    ):
-        for message in ({"type": "stt_fragment", "text": "bye", "is_final": True}, {"type": "vad_end"}):
-            await socket.send(json.dumps(message))
+    async with served(build) as server, joined(server) as socket:
+        await types(socket, "bye")
         heard = 0
         async with asyncio.timeout(15):
             with suppress(ConnectionClosed):

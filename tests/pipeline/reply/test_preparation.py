@@ -34,11 +34,7 @@ from leibniz_voice.pipeline.frames import (
 from leibniz_voice.pipeline.reply.preparation import HOLD_S
 from leibniz_voice.pipeline.testing import AsyncCall, Script, Step, run_offline, run_virtual
 from leibniz_voice.pipeline.testing.fuzz.stamps import spoken
-from leibniz_voice.pipeline.testing.scripted.scripted_services import (
-    ScriptedIntent,
-    ScriptedLLM,
-    ScriptedRetriever,
-)
+from leibniz_voice.pipeline.testing.scripted.scripted_services import ScriptedIntent, ScriptedLLM, ScriptedRetriever
 from leibniz_voice.pipeline.testing.scripted.scripted_tts import Manner, ScriptedTTS
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking, VadEnd

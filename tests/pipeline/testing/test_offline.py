@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import shutil
-import subprocess
 from collections.abc import AsyncGenerator
-from functools import cache
 
 import pytest
 from pipecat.frames.frames import (
@@ -21,7 +18,6 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import SegmentedSTTService
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline import Pipeline, Session
 from leibniz_voice.pipeline.frames import SpeechChunkFrame
 from leibniz_voice.pipeline.listening.utterance import Utterance
@@ -30,20 +26,14 @@ from leibniz_voice.pipeline.testing import AsyncCall, Call, run_offline
 from leibniz_voice.pipeline.testing.user import CHUNK_S, spoken_chunks
 from leibniz_voice.processors.gate import STALLED_S
 from leibniz_voice.transports.dialects.protocol import SttFragment, UserSpeaking
-from tests.support import ROOT
+from tests.support.serving import bot
+from tests.support.speech import spoken
+from tests.support.tools import needs
 
-BOT = load_bot(str(ROOT / "bots" / "assistant.py"))
+BOT = bot("assistant.py")
 FINAL_WAIT_S = inspect.signature(Utterance).parameters["final_wait_s"].default
 ONE_TURN = ["idle", "listening", "thinking", "speaking", "idle"]
 CUT_TURN = ["idle", "listening", "thinking", "speaking", "interrupt", "listening", "thinking", "speaking", "idle"]
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite makes the speech of this test")
-
-
-@cache
-def speech(text: str, voice: str = "slt") -> bytes:
-    """16 kHz PCM16 mono in a voice that is not the bot's."""
-    wav = subprocess.run(["flite", "-voice", voice, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
-    return wav.stdout[44:]
 
 
 def words(build: Build = BOT.build) -> Call:
@@ -217,17 +207,17 @@ def test_the_words_that_interrupt_survive_pipecats_own_stt_in_front_of_the_gate(
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 def test_real_speech_is_heard_answered_and_interrupts() -> None:
     with Call(BOT.build) as call:
         call.is_silent(0.5)
-        call.says(speech("what are your opening hours"))
+        call.says(spoken("what are your opening hours").tobytes())
         call.until_state("idle")
-        call.says(speech("where is my order"))
+        call.says(spoken("where is my order").tobytes())
         call.until_heard(call.wire.audio_ms + 500)
-        call.says(speech("do you sell helmets"))
+        call.says(spoken("do you sell helmets").tobytes())
         call.until_state("idle")
-        call.says(speech("tell me about the weather on the planet mars"))
+        call.says(spoken("tell me about the weather on the planet mars").tobytes())
         call.until_state("idle")
     assert call.states == [*ONE_TURN, *CUT_TURN[1:], *ONE_TURN[1:]]
     keys = ["Monday", "order", "helmets"]

@@ -14,6 +14,7 @@ import leibniz_voice.bots.cli.pytest_plugin as plugin
 import leibniz_voice.bots.cli.scripts  # noqa: F401 - as above
 import leibniz_voice.transports.state.embedded_redis as store
 from leibniz_voice.pipeline.testing import VirtualTime
+from tests.support.tools import needs
 
 BOT = """
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult
@@ -146,7 +147,7 @@ def test_virtual_time_runs_coroutines_one_after_the_other(virtual_time: VirtualT
     assert virtual_time.run(sleep()) == virtual_time.now == 7200
 
 
-@pytest.mark.skipif(store.find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
+@needs("redis")
 @pytest.mark.parametrize("key", ["one", "two"])
 def test_each_test_gets_a_real_redis_without_data(real_redis: str, key: str) -> None:
     with Redis.from_url(real_redis) as client:

@@ -9,10 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from leibniz_voice.bots.cli.scripts import load_bot
-from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.access.limits import Limits
 from tests.support import ROOT
+from tests.support.serving import bot, served
 
 LIFTED = Limits(control_per_s=1e9, control_burst=1e9, frames_per_s=1e9, audio_burst_s=1e9)
 
@@ -31,11 +30,10 @@ def benchmark(name: str) -> ModuleType:
 @pytest.mark.slow
 def test_every_bad_input_is_accepted_or_answered_by_a_clear_error() -> None:
     bad_inputs = benchmark("bad_inputs")
-    echo = load_bot(str(ROOT / "bots" / "echo.py"))
 
     async def main() -> None:
         found = bad_inputs.Findings()
-        async with WebSocketServer(echo.build, port=0, limits=LIFTED) as server:
+        async with served(bot("echo.py").build, limits=LIFTED) as server:
             await bad_inputs.storm(server.address, inputs=4000, seed=11, found=found)
             assert server.health()["status"] == "healthy"
         assert found.wrong == []

@@ -15,6 +15,7 @@ from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.client.client import WebSocketClient
 from leibniz_voice.transports.client.opening import ConnectionFailed
 from tests.support.pcm import CHUNK, loud, tone
+from tests.support.serving import served
 
 READY = {"type": "ready", "v": 1, "session_id": "x", "sample_rate": 16000, "out_sample_rate": 16000, "resumed": False}
 
@@ -278,7 +279,7 @@ def echo(session):
 def test_an_echo_bot_is_heard_when_it_is_spoken_to(rate, out_rate):
     async def main():
         async with (
-            WebSocketServer(echo, port=0) as server,
+            served(echo) as server,
             WebSocketClient(server.address, sample_rate=rate, out_sample_rate=out_rate) as client,
         ):
             pcm = np.frombuffer(tone(0.6), np.int16)[:: 16000 // rate].tobytes()
@@ -315,7 +316,7 @@ def test_a_session_goes_on_when_its_server_was_restarted():
 def test_a_newer_connection_of_the_session_ends_the_older_one_for_good():
     async def main():
         async with (
-            WebSocketServer(echo, port=0) as server,
+            served(echo) as server,
             WebSocketClient(server.address, session_id="s") as older,
             WebSocketClient(server.address, session_id="s"),
         ):
@@ -327,7 +328,7 @@ def test_a_newer_connection_of_the_session_ends_the_older_one_for_good():
 
 def test_a_refusal_by_the_real_server_is_told_in_its_own_words():
     async def main():
-        async with WebSocketServer(echo, port=0) as server:
+        async with served(echo) as server:
             with pytest.raises(ConnectionFailed, match="HTTP 404 Nothing here"):
                 await WebSocketClient(server.address.replace("orchestrate", "elsewhere")).__aenter__()
 

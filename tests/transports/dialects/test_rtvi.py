@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pipecat.frames.protobufs.frames_pb2 as wire
@@ -23,19 +24,16 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frameworks.rtvi import models
 from pipecat.serializers.protobuf import ProtobufFrameSerializer
-from websockets.asyncio.client import ClientConnection, connect
+from websockets import Subprotocol
+from websockets.asyncio.client import ClientConnection
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.errors import ProtocolError
-from leibniz_voice.processors.embedded.workers.shared import close_all
-from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.access.token_key import TokenKey
 from leibniz_voice.transports.dialects.rtvi import RtviDialect
-from tests.support import ROOT
+from tests.support.serving import SECRET, bot, joined, served
 
-BOTS = ROOT / "bots"
-ECHO, ASSISTANT = load_bot(str(BOTS / "echo.py")), load_bot(str(BOTS / "assistant.py"))
-SECRET = "correct horse battery staple, and then some"
+ECHO, ASSISTANT = bot("echo.py"), bot("assistant.py")
+pipecat = partial(joined, path="/pipecat")  # joins with that dialect
 
 
 class PipecatClient:
@@ -64,7 +62,7 @@ class PipecatClient:
 
     async def until(self, kind: str) -> dict[str, Any]:
         """Read until an RTVI message of this type."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while True:
                 frame = await self.frame()
                 if isinstance(frame, InputTransportMessageFrame) and frame.message["type"] == kind:
@@ -75,18 +73,13 @@ class PipecatClient:
         return await self.until("bot-ready")
 
 
-def address(server: WebSocketServer, path: str = "/pipecat", more: str = "") -> str:
-    return f"{server.address.replace('/orchestrate', path)}?session_id=s1{more}"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["path", "subprotocol"])
 def test_a_pipecat_client_shakes_hands_and_audio_goes_both_ways(way: str) -> None:
     async def main() -> None:
-        async with WebSocketServer(ECHO.build, port=0) as server:
+        async with served(ECHO.build) as server:
             by_path = way == "path"
-            url = address(server) if by_path else address(server, "/orchestrate")
-            async with connect(url, subprotocols=None if by_path else ["pipecat"]) as socket:  # type: ignore[list-item]
+            async with pipecat(server) if by_path else joined(server, subprotocols=[Subprotocol("pipecat")]) as socket:
                 client = PipecatClient(socket)
                 bot_ready = models.BotReady.model_validate(await client.ready())
                 assert bot_ready.id == "id-1"
@@ -95,7 +88,7 @@ def test_a_pipecat_client_shakes_hands_and_audio_goes_both_ways(way: str) -> Non
                 for at in range(0, len(sent), 640):
                     frame = OutputAudioRawFrame(audio=sent[at : at + 640], sample_rate=16000, num_channels=1)
                     await client.send(frame)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     while len(client.audio) < len(sent):
                         await client.frame()
                 assert bytes(client.audio) == sent
@@ -106,7 +99,7 @@ def test_a_pipecat_client_shakes_hands_and_audio_goes_both_ways(way: str) -> Non
 @pytest.mark.slow
 def test_a_question_is_answered_in_rtvi_messages_and_audio_and_can_be_cut() -> None:
     async def main() -> None:
-        async with WebSocketServer(ASSISTANT.build, port=0) as server, connect(address(server)) as socket:
+        async with served(ASSISTANT.build) as server, pipecat(server) as socket:
             client = PipecatClient(socket)
             await client.ready()
             await client.say("send-text", content="what are your opening hours")
@@ -117,14 +110,13 @@ def test_a_question_is_answered_in_rtvi_messages_and_audio_and_can_be_cut() -> N
             said = await client.until("bot-transcription")
             assert "Monday to Friday" in said["data"]["text"]
             await client.until("bot-started-speaking")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while len(client.audio) < 6400:
                     await client.frame()
                 await client.send(InterruptionFrame())
                 while not isinstance(await client.frame(), InterruptionFrame):
                     pass
             await client.until("bot-stopped-speaking")
-        await close_all()
 
     asyncio.run(main())
 
@@ -132,13 +124,13 @@ def test_a_question_is_answered_in_rtvi_messages_and_audio_and_can_be_cut() -> N
 @pytest.mark.slow
 def test_a_token_in_the_address_opens_pipecats_path() -> None:
     async def main() -> None:
-        async with WebSocketServer(ECHO.build, port=0, secret=SECRET) as server:
+        async with served(ECHO.build, secret=SECRET) as server:
             token = TokenKey(SECRET).mint("s1", now=time.time())
-            async with connect(address(server, more=f"&token={token}")) as socket:
+            async with pipecat(server, more=f"&token={token}") as socket:
                 ready = await PipecatClient(socket).ready()
                 assert ready["data"]["about"]["token"] != token
             with pytest.raises(websockets.InvalidStatus):
-                await connect(address(server, more=f"&token={token}"))
+                await pipecat(server, more=f"&token={token}")
 
     asyncio.run(main())
 
@@ -146,7 +138,7 @@ def test_a_token_in_the_address_opens_pipecats_path() -> None:
 @pytest.mark.slow
 def test_what_is_no_frame_is_answered_by_an_error() -> None:
     async def main() -> None:
-        async with WebSocketServer(ECHO.build, port=0) as server, connect(address(server)) as socket:
+        async with served(ECHO.build) as server, pipecat(server) as socket:
             client = PipecatClient(socket)
             await client.ready()
             for bad in (b"\xff\xff", b"", "text"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from leibniz_voice.transports.client.playback import FADE_MS, Playback
 from tests.support import ROOT
+from tests.support.tools import needs
 
 RATE = 16_000
 LOUD = 12_000  # the bot's level: a constant, so that any step is an edge
@@ -62,7 +62,7 @@ def test_a_pause_before_anything_sounds_leaves_no_trace() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("node") is None, reason="the console's player is run by node")
+@needs("node")
 def test_the_consoles_player_does_not_click_and_moves_no_sample() -> None:
     script = f"""
         globalThis.sampleRate = {RATE};

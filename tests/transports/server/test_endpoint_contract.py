@@ -6,12 +6,11 @@ import asyncio
 import json
 import re
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pipecat.processors.frame_processor import FrameDirection
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from leibniz_voice.bots.cli.main import parser
 from leibniz_voice.bots.cli.serve import settings_of
@@ -20,6 +19,7 @@ from leibniz_voice.pipeline.frames import ReplyAudioFrame, ReplySpeechFrame, Use
 from leibniz_voice.processors import InterruptionGate, Responder, StateTracker, TurnAggregator
 from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.access.limits import Limits
+from tests.support.serving import joined, served, types, until
 
 pytestmark = pytest.mark.slow
 
@@ -59,19 +59,6 @@ def build(session: Session) -> Pipeline:
     return Pipeline([session.input, *middle, StateTracker(record=session.record), session.output])
 
 
-async def until(socket: ClientConnection, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    async with asyncio.timeout(10):
-        while True:
-            message = await socket.recv()
-            if isinstance(message, str) and wanted(json.loads(message)):
-                return json.loads(message)
-
-
-async def ask(socket: ClientConnection) -> None:
-    await socket.send('{"type":"stt_fragment","text":"where is my order","is_final":true}')
-    await socket.send('{"type":"vad_end"}')
-
-
 async def page(server: WebSocketServer, path: str, **headers: str) -> tuple[Any, str]:
     url = server.address.replace("ws://", "http://").replace("/orchestrate", path)
 
@@ -101,15 +88,15 @@ def test_metrics_tell_of_sessions_moves_latencies_cuts_stale_frames_lag_and_erro
     )
 
     async def main() -> None:
-        async with WebSocketServer(build, port=0) as server, connect(f"{server.address}?session_id=s1") as socket:
+        async with served(build) as server, joined(server) as socket:
             before = (await page(server, "/metrics"))[1]
-            await ask(socket)
-            await until(socket, lambda m: m["type"] == "response_ready")
+            await types(socket, "where is my order")
+            await until(socket, type="response_ready")
             await socket.send('{"type":"user_speaking"}')
-            await until(socket, lambda m: m["type"] == "interrupted")
+            await until(socket, type="interrupted")
             await asyncio.sleep(0.2)  # the voice speaks on
-            await ask(socket)
-            await until(socket, lambda m: m.get("state") == "idle")
+            await types(socket, "where is my order")
+            await until(socket, state="idle")
             await asyncio.sleep(0.1)
             after = (await page(server, "/metrics"))[1]
             assert value(after, "leibniz_sessions") == 1
@@ -121,7 +108,7 @@ def test_metrics_tell_of_sessions_moves_latencies_cuts_stale_frames_lag_and_erro
 
 def test_health_has_the_contracts_fields() -> None:
     async def main() -> None:
-        async with WebSocketServer(build, port=0) as server, connect(f"{server.address}?session_id=s1") as socket:
+        async with served(build) as server, joined(server) as socket:
             await socket.recv()
             health = json.loads((await page(server, "/health"))[1])
             assert (health["status"], health["service"]) == ("healthy", "orchestrator")
@@ -132,7 +119,7 @@ def test_health_has_the_contracts_fields() -> None:
 
 def test_plain_pages_tell_a_listed_origin_that_it_may_read_them() -> None:
     async def main() -> None:
-        async with WebSocketServer(build, port=0, origins=["https://shop.example"]) as server:
+        async with served(build, origins=["https://shop.example"]) as server:
             for path in ("/health", "/metrics", "/ready", "/"):
                 headers, _ = await page(server, path, Origin="https://shop.example")
                 assert headers["Access-Control-Allow-Origin"] == "https://shop.example"
@@ -165,8 +152,8 @@ def test_the_idle_clock_stands_still_while_the_bot_speaks_and_starts_anew_with_a
         for message in ('{"type":"ping"}', bytes(640), "{", '{"type":"ping"}'):
             await asyncio.sleep(0.4)
             await socket.send(message)
-        await ask(socket)  # and for the 1.5 s that the bot speaks now the client is silent
-        await until(socket, lambda m: m.get("trigger") == "tts_complete")
+        await types(socket, "where is my order")  # and for the 1.5 s that the bot speaks now the client is silent
+        await until(socket, trigger="tts_complete")
         spoken = loop.time()
         assert spoken - began > 2.9
         await asyncio.wait_for(socket.wait_closed(), 5)
@@ -176,8 +163,8 @@ def test_the_idle_clock_stands_still_while_the_bot_speaks_and_starts_anew_with_a
     async def main() -> None:
         limits = Limits(idle_s=0.9)
         async with (
-            WebSocketServer(build, port=0, limits=limits) as server,
-            connect(f"{server.address}?session_id=s1") as s,
+            served(build, limits=limits) as server,
+            joined(server) as s,
         ):
             await talk(s)
 

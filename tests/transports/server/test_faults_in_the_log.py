@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.transports import MemoryStore, WebSocketServer
 from leibniz_voice.transports.server.peers import Peers, ask, socket_of
-from tests.support import ROOT
+from tests.support.serving import bot, served
 from tests.support.troubles import logged_troubles
-
-ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
 
 
 @pytest.fixture
 def troubles() -> Iterator[list[str]]:
     with logged_troubles() as lines:
         yield lines
+
+
+ECHO = bot("echo.py")
 
 
 class NamelessStore(MemoryStore):
@@ -36,7 +36,7 @@ async def answer(server: WebSocketServer, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await reader.read(4096)
     finally:
         writer.close()
@@ -44,7 +44,7 @@ async def answer(server: WebSocketServer, request: bytes) -> bytes:
 
 def test_a_fault_in_answering_a_request_is_logged(troubles: list[str]) -> None:
     async def main() -> bytes:
-        async with WebSocketServer(ECHO.build, port=0, store=NamelessStore()) as server:
+        async with served(ECHO.build, store=NamelessStore()) as server:
             return await answer(server, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert asyncio.run(main()).startswith(b"HTTP/1.1 500 ")
@@ -56,7 +56,7 @@ def test_a_fault_in_answering_a_request_is_logged(troubles: list[str]) -> None:
 @pytest.mark.slow
 def test_what_clients_do_wrong_is_no_fault(troubles: list[str]) -> None:
     async def main() -> None:
-        async with WebSocketServer(ECHO.build, port=0) as server:
+        async with served(ECHO.build) as server:
             for request in (
                 b"",
                 b"\0\r\n\r\n",
@@ -104,7 +104,7 @@ def test_a_question_that_is_none_is_no_fault(tmp_path: Path, troubles: list[str]
         try:
             reader, writer = await asyncio.open_unix_connection(socket_of(tmp_path, 1))
             writer.write(question.encode(errors="surrogateescape") + b"\n")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await reader.read()
             writer.close()
         finally:

@@ -5,15 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from websockets.asyncio.client import connect
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.server.load_shaping import HURRIED_S, LoadShaping
-from tests.support import ROOT
-
-ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
+from tests.support.serving import bot, joined, served
 
 
 async def took(load_shaping: LoadShaping, since_last_s: float) -> float:
@@ -62,14 +57,14 @@ def test_the_end_of_a_turn_without_words_waits_for_nobody(monkeypatch: pytest.Mo
     monkeypatch.setattr(LoadShaping, "pass_turn", pass_turn)
 
     async def main() -> None:
-        async with WebSocketServer(ECHO.build, port=0) as server, connect(f"{server.address}?session_id=s1") as socket:
+        async with served(bot("echo.py").build) as server, joined(server) as socket:
             for _ in range(2):
                 await socket.send('{"type":"vad_end"}')
                 await socket.send('{"type":"stt_fragment","text":"where is my order","is_final":false}')
                 await socket.send('{"type":"vad_end"}')
                 await socket.send('{"type":"vad_end"}')
             await socket.send('{"type":"ping"}')
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while b"pong" not in (await socket.recv(decode=False)):
                     pass
 

@@ -8,15 +8,14 @@ import time
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
 
 from leibniz_voice.pipeline import Pipeline, Processor, Session, consumes
 from leibniz_voice.pipeline.frames import ClientTurnEndFrame, TextBufferFrame
 from leibniz_voice.pipeline.testing import run_virtual
-from leibniz_voice.transports import WebSocketServer
 from leibniz_voice.transports.access.limits import REFUSED, Limits
 from leibniz_voice.transports.server.client_socket import NOTSENT_LOWAT, USER_TIMEOUT_MS
 from leibniz_voice.transports.server.send_queue import MAX_WAITING, SendQueue
+from tests.support.serving import joined, served
 
 
 class SlowSocket:
@@ -107,16 +106,16 @@ def build(session: Session) -> Pipeline:
 def test_a_client_that_stops_reading_is_cut_off_and_its_neighbour_is_answered_at_once() -> None:
     async def main() -> None:
         before = REFUSED.labels("not_reading")._value.get()
-        async with WebSocketServer(build, port=0, limits=Limits(send_s=0.5)) as server:
+        async with served(build, limits=Limits(send_s=2.0)) as server:
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.connect(("127.0.0.1", server.port))
-            deaf = await connect(f"{server.address}?session_id=deaf", sock=sock, compression=None, max_queue=1)
+            deaf = await joined(server, "deaf", sock=sock, compression=None, max_queue=1)
             await deaf.recv()
             await deaf.send('{"type":"vad_end"}')
             deaf.transport.pause_reading()
             worst_s = 0.0
-            async with connect(f"{server.address}?session_id=good") as good, asyncio.timeout(10):
+            async with joined(server, "good") as good, asyncio.timeout(20):
                 await good.recv()
                 while REFUSED.labels("not_reading")._value.get() == before:
                     began = time.perf_counter()
@@ -127,7 +126,7 @@ def test_a_client_that_stops_reading_is_cut_off_and_its_neighbour_is_answered_at
                 while server.health()["active_sessions"] > 1:
                     await asyncio.sleep(0.02)
             deaf.transport.abort()
-            assert worst_s < 0.4  # less than the deaf one's time: the good one did not wait for it
+            assert worst_s < 1.0  # less than the deaf one's time: the good one did not wait for it
 
     asyncio.run(main())
 
@@ -135,7 +134,7 @@ def test_a_client_that_stops_reading_is_cut_off_and_its_neighbour_is_answered_at
 @pytest.mark.slow
 def test_conversations_have_small_buffers_and_no_compression() -> None:
     async def main() -> None:
-        async with WebSocketServer(build, port=0) as server, connect(f"{server.address}?session_id=s1") as client:
+        async with served(build) as server, joined(server) as client:
             await client.recv()
             assert client.response is not None
             assert "Sec-WebSocket-Extensions" not in client.response.headers

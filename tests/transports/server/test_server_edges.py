@@ -13,9 +13,7 @@ import websockets
 from websockets.asyncio.client import connect
 from websockets.datastructures import Headers
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import RedisStore, WebSocketServer
 from leibniz_voice.transports.access.limits import Limits
 from leibniz_voice.transports.access.origins import Origins
@@ -25,16 +23,13 @@ from leibniz_voice.transports.dialects.rtvi import RtviDialect
 from leibniz_voice.transports.dialects.twilio import TwilioDialect
 from leibniz_voice.transports.server import connection
 from leibniz_voice.transports.server.entrances import arrival_of
-from leibniz_voice.transports.state.embedded_redis import find_server
-from tests.support import ROOT
+from tests.support.serving import SECRET, bot, joined, served
+from tests.support.tools import needs
 
 from ...support.redis_servers import Server
 
-BOTS = ROOT / "bots"
-ECHO, ASSISTANT = load_bot(str(BOTS / "echo.py")), load_bot(str(BOTS / "assistant.py"))
-SECRET = "correct horse battery staple, and then some"
+ECHO, ASSISTANT = bot("echo.py"), bot("assistant.py")
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}==\r\n"
-needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 
 
 async def answer(server: WebSocketServer, target: str, headers: str = "") -> bytes:
@@ -42,7 +37,7 @@ async def answer(server: WebSocketServer, target: str, headers: str = "") -> byt
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await reader.read(4096)
     finally:
         writer.close()
@@ -55,7 +50,7 @@ async def answer(server: WebSocketServer, target: str, headers: str = "") -> byt
 @pytest.mark.parametrize("target", [f"/{'a' * 300}", f"/{'../' * 40}etc/passwd", "/%00", "//", "/.", "/console"])
 def test_whatever_page_is_asked_for_the_answer_is_an_answer(target: str) -> None:
     async def main() -> bytes:
-        async with WebSocketServer(ECHO.build, port=0) as server:
+        async with served(ECHO.build) as server:
             return await answer(server, target)
 
     assert asyncio.run(main()).startswith(b"HTTP/1.1 404 ")
@@ -65,7 +60,7 @@ def test_whatever_page_is_asked_for_the_answer_is_an_answer(target: str) -> None
 @pytest.mark.parametrize(("path", "status"), [("/twilio", b"101"), ("/orchestrate", b"400"), ("/pipecat", b"400")])
 def test_a_target_that_is_a_whole_url_is_its_path(path: str, status: bytes) -> None:
     async def main() -> bytes:
-        async with WebSocketServer(ECHO.build, port=0) as server:
+        async with served(ECHO.build) as server:
             return await answer(server, f"http://x{path}", UPGRADE.format("A" * 22))
 
     assert asyncio.run(main()).startswith(b"HTTP/1.1 " + status)
@@ -74,7 +69,7 @@ def test_a_target_that_is_a_whole_url_is_its_path(path: str, status: bytes) -> N
 @pytest.mark.slow
 def test_a_request_without_end_is_cut_off_before_it_fills_the_memory() -> None:
     async def main() -> int:
-        async with WebSocketServer(ECHO.build, port=0) as server:
+        async with served(ECHO.build) as server:
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET /health HTTP/1.1\r\n")
             for sent in range(200):
@@ -147,7 +142,7 @@ def test_what_is_no_origin_is_refused_by_name(listed: str) -> None:
 @pytest.mark.parametrize(("options", "status"), [({}, 403), ({"secret": SECRET}, 401), ({"insecure": True}, 101)])
 def test_a_page_whose_name_was_led_here_may_not_talk(options: dict[str, object], status: int) -> None:
     async def main() -> int:
-        async with WebSocketServer(ECHO.build, port=0, **options) as server:  # type: ignore[arg-type]
+        async with served(ECHO.build, **options) as server:  # type: ignore[arg-type]
             headers = {"Origin": "http://evil.example", "Authorization": "Bearer x"}
             url = "ws://evil.example/orchestrate?session_id=s1"
             try:
@@ -167,25 +162,24 @@ def test_a_page_whose_name_was_led_here_may_not_talk(options: dict[str, object],
 def test_a_client_for_whom_there_is_no_room_keeps_its_token(limits: dict[str, int], code: int) -> None:
     token = TokenKey(SECRET).mint("s1", now=time.time())
 
-    def joined(server: WebSocketServer, session: str, token: str) -> connect:
-        headers = {"Authorization": f"Bearer {token}"}
-        return connect(f"{server.address}?session_id={session}", additional_headers=headers)
+    def with_token(server: WebSocketServer, session: str, token: str) -> connect:
+        return joined(server, session, additional_headers={"Authorization": f"Bearer {token}"})
 
     async def first_word(server: WebSocketServer) -> str:
-        async with joined(server, "s1", token) as socket:
+        async with with_token(server, "s1", token) as socket:
             try:
                 return json.loads(await socket.recv())["type"]
             except websockets.ConnectionClosed:
                 return "closed"
 
     async def main() -> None:
-        async with WebSocketServer(ECHO.build, port=0, secret=SECRET, limits=Limits(**limits)) as server:
-            async with joined(server, "s0", TokenKey(SECRET).mint("s0", now=time.time())) as first:
+        async with served(ECHO.build, secret=SECRET, limits=Limits(**limits)) as server:
+            async with with_token(server, "s0", TokenKey(SECRET).mint("s0", now=time.time())) as first:
                 await first.recv()
-                async with joined(server, "s1", token) as refused:
+                async with with_token(server, "s1", token) as refused:
                     await asyncio.wait_for(refused.wait_closed(), 5)
                     assert refused.close_code == code
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while await first_word(server) != "ready":  # until the first client's place is free
                     await asyncio.sleep(0.02)
 
@@ -195,7 +189,7 @@ def test_a_client_for_whom_there_is_no_room_keeps_its_token(limits: dict[str, in
 # --------------------------------------------------------------------------------------------------------- store
 
 
-@needs_redis
+@needs("redis")
 @pytest.mark.slow
 def test_health_knows_that_redis_went_though_nobody_has_asked_it_since(tmp_path: Path) -> None:
     redis = Server(tmp_path)
@@ -213,7 +207,7 @@ def test_health_knows_that_redis_went_though_nobody_has_asked_it_since(tmp_path:
         store = RedisStore(redis.url)
         await store.start()
         try:
-            async with WebSocketServer(ECHO.build, port=0, store=store) as server:
+            async with served(ECHO.build, store=store) as server:
                 await becomes(server, True)
                 redis.kill()
                 await becomes(server, False)
@@ -229,7 +223,7 @@ def test_health_knows_that_redis_went_though_nobody_has_asked_it_since(tmp_path:
         redis.kill()
 
 
-@needs_redis
+@needs("redis")
 def test_a_hundred_tokens_at_once_are_all_looked_up(real_redis: str) -> None:
     async def main() -> list[bool | BaseException]:
         store = RedisStore(real_redis)
@@ -253,11 +247,10 @@ def test_a_turn_that_its_client_never_ends_does_not_keep_the_connection(monkeypa
 
     async def main() -> int | None:
         limits = Limits(session_s=0.3)
-        async with WebSocketServer(ASSISTANT.build, port=0, limits=limits) as server:
-            socket = await connect(f"{server.address}?session_id=s1")
+        async with served(ASSISTANT.build, limits=limits) as server:
+            socket = await joined(server)
             await socket.send('{"type":"stt_fragment","text":"where is my","is_final":true}')
             await asyncio.wait_for(socket.wait_closed(), 10)
-        await close_all()
         return socket.close_code
 
     assert asyncio.run(main()) == 1012
@@ -275,9 +268,9 @@ def test_the_token_in_ready_outlives_the_longest_connection(session_s: float, li
 def test_the_token_in_ready_follows_the_limit() -> None:
     async def main() -> str:
         options = {"secret": SECRET, "limits": Limits(session_s=7200)}
-        async with WebSocketServer(ECHO.build, port=0, **options) as server:  # type: ignore[arg-type]
+        async with served(ECHO.build, **options) as server:  # type: ignore[arg-type]
             headers = {"Authorization": f"Bearer {TokenKey(SECRET).mint('s1', now=time.time())}"}
-            async with connect(f"{server.address}?session_id=s1", additional_headers=headers) as socket:
+            async with joined(server, additional_headers=headers) as socket:
                 return json.loads(await socket.recv())["token"]
 
     token = asyncio.run(main())

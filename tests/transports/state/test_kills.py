@@ -18,10 +18,10 @@ from redis import Redis
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 from tests.support import ROOT
+from tests.support.tools import needs
 
-needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
 BOT = ROOT / "tests" / "support" / "kill_bot.py"
 KEY = "session:caller"
 
@@ -193,14 +193,14 @@ def check(folder: Path, kills: int, seed: int, limit_ms: float) -> None:
     assert ages[-1] <= limit_ms
 
 
-@needs_redis
+@needs("redis")
 @pytest.mark.slow
 def test_five_kills_cost_no_turn(tmp_path: Path) -> None:
     """On whatever machine; a scheduler that is late may add to the 30 ms."""
     check(tmp_path, 5, seed=6, limit_ms=250)
 
 
-@needs_redis
+@needs("redis")
 @pytest.mark.full
 def test_fifty_kills_cost_no_turn(tmp_path: Path) -> None:
     check(tmp_path, 50, seed=int(os.environ.get("SEED", "1")), limit_ms=30)

@@ -16,13 +16,12 @@ from leibniz_voice.pipeline.conversation.conversation_record import Conversation
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields, parse
 from leibniz_voice.pipeline.conversation.store import Write
 from leibniz_voice.pipeline.errors import StoreError
-from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 from leibniz_voice.transports.state.memory_store import MemoryStore
 from leibniz_voice.transports.state.mirror import Mirror
 from leibniz_voice.transports.state.redis_store import RedisStore
 from tests.support.mirroring import LINE, ScriptedStore, metric, run, steps_until
-
-needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
+from tests.support.tools import needs
 
 
 def test_an_outage_keeps_one_mark_per_session_and_loses_nothing():
@@ -104,7 +103,7 @@ def test_a_flusher_that_dies_is_started_again():
     assert metric("leibniz_mirror_restarts_total") == before + 2
 
 
-@needs_redis
+@needs("redis")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["killed", "frozen"])
 def test_an_outage_of_redis_never_blocks_and_is_made_good_within_two_seconds(tmp_path, kind):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.errors import StoreError
-from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 from leibniz_voice.transports.state.mirror import Mirror
 from leibniz_voice.transports.state.redis_store import RedisStore
 from tests.support.mirroring import ScriptedStore, metric, run
-
-needs_redis = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
+from tests.support.tools import needs
 
 
 def test_a_fenced_session_is_told_once_and_writes_no_more():
@@ -93,7 +90,7 @@ def test_the_newer_of_two_connections_stays():
     assert store.fields("s")["state"] == "speaking"
 
 
-@needs_redis
+@needs("redis")
 def test_a_new_owner_in_another_process_ends_the_old_one(tmp_path):
     """Two mirrors stand for two processes: the second continues, the first is told and closes."""
     told = []

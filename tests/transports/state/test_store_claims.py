@@ -13,12 +13,12 @@ from redis import Redis
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import StateStore, Write, WriteOutcome
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
-from leibniz_voice.transports.state.embedded_redis import find_server
 from leibniz_voice.transports.state.memory_store import MemoryStore
 from leibniz_voice.transports.state.redis_store import RedisStore
 from tests.support.storing import a_write, outcomes, run
+from tests.support.tools import needs
 
-pytestmark = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
+pytestmark = needs("redis")
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import Write
 from leibniz_voice.pipeline.errors import StoreError
 from leibniz_voice.transports.state import embedded_redis as store_embedded
-from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server, open_store
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, open_store
 from leibniz_voice.transports.state.memory_store import MemoryStore
 from leibniz_voice.transports.state.redis_store import RedisStore
+from tests.support.tools import needs
 
-pytestmark = pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]")
+pytestmark = needs("redis")
 
 # A bot that starts the embedded store, says where its server is, and waits to be killed.
 BOT = """
@@ -40,7 +41,7 @@ def bot(directory):
     return process, int(process.stdout.readline())
 
 
-async def until(condition, limit_s=5.0):
+async def until(condition, limit_s=20.0):
     """Wait for something another process does; the condition may be async."""
     async with asyncio.timeout(limit_s):
         while True:
@@ -64,7 +65,7 @@ async def write(store, session_id, owner="a", **fields):
 
 
 async def claim_when_back(store):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(StoreError):
                 return await store.claim("s", "b")

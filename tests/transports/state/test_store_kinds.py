@@ -14,16 +14,16 @@ import pytest
 from leibniz_voice.pipeline.conversation.snapshot import ConversationFields
 from leibniz_voice.pipeline.conversation.store import LogLine, Write, WriteOutcome
 from leibniz_voice.pipeline.errors import ConfigurationError
-from leibniz_voice.transports.state.embedded_redis import find_server
 from leibniz_voice.transports.state.mirror import Mirror
 from leibniz_voice.transports.state.redis_store import RedisStore
 from leibniz_voice.transports.state.redis_url import connect, without_password
+from tests.support.tools import needs
 
 from ...support.redis_servers import ClusterSetup, Server, cluster, ending, make_certificate, sentinel_setup
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]"),
+    needs("redis"),
 ]
 LINE = LogLine("listening", "thinking", "vad_end", 1, 1.5)
 

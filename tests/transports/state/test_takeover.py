@@ -9,24 +9,22 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from redis import Redis
 from websockets.exceptions import ConnectionClosed
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.processors.embedded.workers.shared import close_all
 from leibniz_voice.transports import WebSocketServer
-from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis, find_server
+from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 from leibniz_voice.transports.state.redis_store import RedisStore
-from tests.support import ROOT
+from tests.support.serving import bot, joined, types, until
+from tests.support.tools import needs
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_server() is None, reason="no redis-server: install leibniz-voice[embedded]"),
+    needs("redis"),
 ]
-BOT = load_bot(str(ROOT / "bots" / "assistant.py"))
 
 
 @asynccontextmanager
@@ -36,7 +34,7 @@ async def two_servers(folder: Path) -> AsyncIterator[tuple[WebSocketServer, WebS
     stores = [RedisStore(redis.url), RedisStore(redis.url)]
     for store in stores:
         await store.start()
-    here, there = (WebSocketServer(BOT.build, port=0, store=store) for store in stores)
+    here, there = (WebSocketServer(bot("assistant.py").build, port=0, store=store) for store in stores)
     async with here, there:
         yield here, there, redis
     await close_all()
@@ -45,28 +43,10 @@ async def two_servers(folder: Path) -> AsyncIterator[tuple[WebSocketServer, WebS
     await redis.stop()
 
 
-def joined(server: WebSocketServer) -> connect:
-    return connect(f"{server.address}?session_id=s1")
-
-
-async def until(socket: ClientConnection, **wanted: Any) -> dict[str, Any]:
-    """Read messages until one has these values."""
-    async with asyncio.timeout(10):
-        while True:
-            message = await socket.recv()
-            if isinstance(message, str) and wanted.items() <= json.loads(message).items():
-                return json.loads(message)
-
-
-async def ask(socket: ClientConnection, text: str) -> None:
-    await socket.send(json.dumps({"type": "stt_fragment", "text": text, "is_final": True}))
-    await socket.send('{"type":"vad_end"}')
-
-
 def test_a_reply_goes_on_at_the_other_server_and_the_first_one_falls_silent_and_closes(tmp_path: Path) -> None:
     async def main() -> None:
         async with two_servers(tmp_path) as (here, there, _), joined(here) as first:
-            await ask(first, "what are your opening hours")
+            await types(first, "what are your opening hours")
             whole = (await until(first, type="response_ready"))["text"]
             await asyncio.sleep(2.5)
             async with joined(there) as second:
@@ -80,7 +60,7 @@ def test_a_reply_goes_on_at_the_other_server_and_the_first_one_falls_silent_and_
                     await until(first, type="nothing such")
                 assert first.close_code == 4409
                 await until(second, type="state_update", trigger="tts_complete")
-                await ask(second, "goodbye")
+                await types(second, "goodbye")
                 assert (await until(second, type="response_ready"))["turn"] == 2
 
     asyncio.run(main())
@@ -90,19 +70,22 @@ def test_a_session_that_connects_while_redis_is_away_finds_its_history_later(tmp
     async def main() -> None:
         async with two_servers(tmp_path) as (here, there, redis):
             async with joined(here) as first:
-                await ask(first, "goodbye")
+                await types(first, "goodbye")
                 await until(first, type="state_update", trigger="tts_complete")
             await asyncio.sleep(0.1)
             os.kill(redis.pid or 0, signal.SIGSTOP)
             async with joined(there) as second:
                 ready = await until(second, type="ready")
                 assert not ready["resumed"]
-                await ask(second, "goodbye")
+                await types(second, "goodbye")
                 turn = (await until(second, type="response_ready"))["turn"]
                 assert turn > 1_000_000  # above all that can have been used
                 os.kill(redis.pid or 0, signal.SIGCONT)
                 await until(second, type="state_update", trigger="tts_complete")
-                await asyncio.sleep(1.5)
+                with Redis.from_url(redis.url, decode_responses=True) as stored:
+                    async with asyncio.timeout(20):
+                        while stored.hget("session:s1", "turn_number") != "2":
+                            await asyncio.sleep(0.05)
             async with joined(here) as third:
                 assert (await until(third, type="ready"))["turn_number"] == 2
 

@@ -49,7 +49,7 @@ def test_what_is_said_into_the_microphone_is_answered_through_the_speaker(tmp_pa
     put(tmp_path, "parec", RECORDER.format(python=sys.executable, file=str(tmp_path / "said.raw")))
     put(tmp_path, "pacat", f"#!/bin/sh\nexec /bin/cat > {tmp_path}/heard.raw\n")
     plot = tmp_path / "call.svg"
-    command = (sys.executable, "-m", "leibniz_voice.bots.cli.main", "talk", "--microphone", "--timeout", "8")
+    command = (sys.executable, "-m", "leibniz_voice.bots.cli.main", "talk", "--microphone", "--timeout", "12")
     bot = str(ROOT / "bots" / "assistant.py")
     done = subprocess.run(
         [*command, "--bot", bot, "--plot", str(plot)],

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
-import shutil
 import signal
-import subprocess
-import wave
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,19 +23,18 @@ from pipecat.frames.frames import (
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection
-from pipecat.workers.runner import WorkerRunner
 
-from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import WorkerCrashed
 from leibniz_voice.pipeline.frames import SpeechChunkFrame, UnrecognizedSpeechFrame
 from leibniz_voice.processors.embedded.recogniser.sphinx import Recognition, SphinxRecogniser
-from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.stt import EmbeddedSTT
+from tests.support.chains import Recorder, chain
+from tests.support.speech import spoken
+from tests.support.tools import needs
 
-pytest.importorskip("pocketsphinx")
+pytestmark = needs("pocketsphinx")
 RATE = 16000
 PHRASES = [
     "Where is my order?", "I want to return an item.", "How do I get a refund?", "What are your opening hours?",
@@ -50,32 +45,7 @@ UNLISTED = [
     "what is the capital of france", "who won the football match last night", "my grandmother likes to bake apple pie",
     "i think the blue whale is the largest animal",
 ]  # fmt: skip
-FLITE = shutil.which("flite")
-needs_flite = pytest.mark.skipif(FLITE is None, reason="the flite command makes the other voices of these tests")
-
-
-@cache
-def flite(text: str, voice: str) -> np.ndarray:
-    """int16 speech at RATE by a voice that is not the bot's, cut to where it is loud."""
-    assert FLITE
-    made = subprocess.run([FLITE, "-voice", voice, "-t", text, "-o", "/dev/stdout"], capture_output=True, check=True)
-    with wave.open(io.BytesIO(made.stdout)) as file:
-        pcm = soxr.resample(np.frombuffer(made.stdout[44:], np.int16), file.getframerate(), RATE)
-    loud = np.flatnonzero(np.abs(pcm.astype(int)) > 200)
-    return pcm[loud[0] : loud[-1] + 1]
-
-
-@cache
-def own_voice(text: str) -> np.ndarray:
-    """int16 speech at RATE by a variant of the bot's voice."""
-
-    async def main() -> bytes:
-        try:
-            return b"".join([pcm async for pcm, _ in EspeakVoice(voice="en-us+f3", rate_wpm=160).speak(text)])
-        finally:
-            await close_all()
-
-    return np.frombuffer(asyncio.run(main()), np.int16)
+own_voice = partial(spoken, by="bot", voice="en-us+f3")  # a variant of the bot's voice
 
 
 def padded(speech: np.ndarray, *, noise: float = 0.0, before_s: float = 0.5, after_s: float = 0.3) -> bytes:
@@ -117,11 +87,11 @@ def recognised(utterances: list[bytes], rate: int = RATE) -> list[Recognition]:
 
 
 @pytest.mark.slow
-@needs_flite
+@needs("flite")
 @pytest.mark.parametrize("noise", [0.0, 8.0])
 @pytest.mark.parametrize("voice", ["slt", "rms"])
 def test_listed_phrases_are_heard_and_others_rejected(voice: str, noise: float):
-    heard = recognised([padded(flite(phrase, voice), noise=noise) for phrase in [*PHRASES, *UNLISTED]])
+    heard = recognised([padded(spoken(phrase, voice=voice), noise=noise) for phrase in [*PHRASES, *UNLISTED]])
     assert [one.text for one in heard] == PHRASES + [""] * len(UNLISTED)
 
 
@@ -177,28 +147,8 @@ def test_a_killed_recogniser_costs_one_utterance():
 # -- processor -------------------------------------------------------------------------------------------------
 
 
-class Recorder(Processor):
-    """Keeps every frame that comes by, and wakes who waits for some."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames: list[Frame] = []
-        self._news = asyncio.Event()
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        self.frames.append(frame)
-        self._news.set()
-        await self.push_frame(frame, direction)
-
-    def of(self, *types: type) -> list[Any]:
-        return [frame for frame in self.frames if isinstance(frame, types)]
-
-    async def until(self, found: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not found():
-                self._news.clear()
-                await self._news.wait()
+class Ears(Recorder):
+    """What is heard behind the recogniser."""
 
     @property
     def results(self) -> list[str]:
@@ -209,13 +159,13 @@ class Bot:
     """An EmbeddedSTT in a running pipeline."""
 
     def __init__(self, **options: Any) -> None:
+        self.worker: PipelineWorker | None = None  # while it runs
         self.before = Recorder()  # sees the errors, which go upstream
-        self.after = Recorder()
+        self.after = Ears()
         self.stt = EmbeddedSTT(phrases=PHRASES, **options)
-        pipeline = Pipeline([self.before, self.stt, self.after])
-        self.worker = PipelineWorker(pipeline, enable_rtvi=False, cancel_on_idle_timeout=False)
 
     async def send(self, *frames: Frame) -> None:
+        assert self.worker is not None
         await self.worker.queue_frames(list(frames))
 
     async def hear(
@@ -246,14 +196,8 @@ class Bot:
 @asynccontextmanager
 async def running(**options: Any) -> AsyncIterator[Bot]:
     bot = Bot(**options)
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(bot.worker)
-    task = asyncio.create_task(runner.run())
-    try:
+    async with chain(bot.before, bot.stt, bot.after) as bot.worker:
         yield bot
-    finally:
-        await bot.worker.cancel()
-        await task
 
 
 @pytest.mark.slow

@@ -17,8 +17,9 @@ from leibniz_voice.processors.embedded.recogniser.phrases import (
     phrase_book,
 )
 from leibniz_voice.processors.stt import EmbeddedSTT
+from tests.support.tools import needs
 
-pytest.importorskip("pocketsphinx")
+pytestmark = needs("pocketsphinx")
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import io
-import shutil
 import subprocess
 import sys
-import wave
 from functools import cache
 
 import numpy as np
 import pytest
-import soxr
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.audio.vad.vad_analyzer import VADParams, VADState
 
@@ -23,20 +19,19 @@ from leibniz_voice.processors.embedded.silero import batching as silero
 from leibniz_voice.processors.embedded.silero.batching import SileroModel, shared_model
 from leibniz_voice.processors.embedded.silero.network import RecurrentState, infer, model_path
 from leibniz_voice.processors.vad_analyzer import SileroAnalyzer
+from tests.support.speech import spoken
+from tests.support.tools import needs
 
-ESPEAK = shutil.which("espeak-ng")
 SENTENCE = "I would like to know where my order is, please. It was a red bike, and a lamp."
-pytestmark = pytest.mark.skipif(ESPEAK is None, reason="the espeak-ng command makes the speech of these tests")
+pytestmark = needs("espeak-ng")
 
 
 @cache
 def noisy_speech(rate: int, seed: int = 1) -> np.ndarray:
     """About 7 s of int16: quiet, speech, quiet, with some noise; chunks of 32 ms only."""
-    wav = subprocess.run([ESPEAK, "-v", "en-us", "--stdout", SENTENCE], capture_output=True, check=True).stdout
-    with wave.open(io.BytesIO(wav)) as file:
-        spoken = soxr.resample(np.frombuffer(wav[44:], np.int16).astype(np.float32), file.getframerate(), rate)
+    said = spoken(SENTENCE, by="espeak-ng", rate=rate)
     gap = np.zeros(rate)
-    audio = np.concatenate([gap, spoken, gap])
+    audio = np.concatenate([gap, said, gap])
     audio += np.random.default_rng(seed).normal(0, 200, len(audio))
     size = rate * 32 // 1000
     return np.clip(audio[: len(audio) // size * size], -32768, 32767).astype(np.int16)

@@ -14,10 +14,7 @@ import numpy as np
 import pytest
 from pipecat.frames.frames import EndFrame, ErrorFrame, Frame, InterruptionFrame
 from pipecat.pipeline.worker import PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection
-from pipecat.workers.runner import WorkerRunner
 
-from leibniz_voice.pipeline import Pipeline, Processor
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.frames import (
     ReplyAudioFrame,
@@ -31,33 +28,15 @@ from leibniz_voice.processors.embedded.voice.sentences import split_text
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.tts import EmbeddedTTS
+from tests.support.chains import Recorder, chain
+from tests.support.tools import needs
 
-pytest.importorskip("espeakng_loader")
+pytestmark = needs("espeakng_loader")
 TEXT = "Your order of $42.50 was shipped on Monday, and it will reach you before Friday."
 
 
-class Recorder(Processor):
-    """Keeps every frame that comes by, and wakes who waits for some."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames: list[Frame] = []
-        self._news = asyncio.Event()
-
-    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        await super().process_frame(frame, direction)
-        self.frames.append(frame)
-        self._news.set()
-        await self.push_frame(frame, direction)
-
-    def of(self, *types: type) -> list[Any]:
-        return [frame for frame in self.frames if isinstance(frame, types)]
-
-    async def until(self, found: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not found():
-                self._news.clear()
-                await self._news.wait()
+class Ears(Recorder):
+    """What is heard behind the voice."""
 
     def audio(self, turn_id: int) -> list[ReplyAudioFrame]:
         return [frame for frame in self.of(ReplyAudioFrame) if frame.turn_id == turn_id]
@@ -73,13 +52,13 @@ class Bot:
     """An EmbeddedTTS in a running pipeline."""
 
     def __init__(self, **settings: Any) -> None:
+        self.worker: PipelineWorker | None = None  # while it runs
         self.before = Recorder()  # sees the errors, which go upstream
-        self.after = Recorder()
+        self.after = Ears()
         self.tts = EmbeddedTTS(**settings)
-        pipeline = Pipeline([self.before, self.tts, self.after])
-        self.worker = PipelineWorker(pipeline, enable_rtvi=False, cancel_on_idle_timeout=False)
 
     async def send(self, *frames: Frame) -> None:
+        assert self.worker is not None
         await self.worker.queue_frames(list(frames))
 
     async def reply(self, turn_id: int, *sentences: str, ends: bool = True) -> None:
@@ -90,14 +69,8 @@ class Bot:
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[Bot]:
     bot = Bot(**settings)
-    runner = WorkerRunner(handle_sigint=False)
-    await runner.add_workers(bot.worker)
-    task = asyncio.create_task(runner.run())
-    try:
+    async with chain(bot.before, bot.tts, bot.after) as bot.worker:
         yield bot
-    finally:
-        await bot.worker.cancel()
-        await task
 
 
 async def asked(worker: WorkerProcess) -> None:

@@ -19,8 +19,9 @@ from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice, unpack
 from leibniz_voice.processors.embedded.workers.child import ASK, CHUNK, Messages, encode
 from leibniz_voice.processors.embedded.workers.shared import close_all, release_worker, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import MAX_IN_FLIGHT, WorkerProcess
+from tests.support.tools import needs
 
-pytest.importorskip("espeakng_loader")
+pytestmark = needs("espeakng_loader")
 SENTENCE = "This is a sentence that somebody speaks."
 LONG = " ".join([SENTENCE] * 40)  # 100 s of audio
 

@@ -15,20 +15,18 @@ from typing import Any
 import pytest
 import websockets
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import AsgiApp, Limits, TokenKey
 from leibniz_voice.transports.server.asgi.asgi_socket import MAX_UNSENT, AsgiSocket
 from leibniz_voice.transports.server.client_socket import ClientGone
-from tests.support import ROOT
-
-from ....support.asgi_serving import joined, listening, until
+from tests.support.asgi_serving import joined, listening
+from tests.support.serving import SECRET, bot, types, until
 
 pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
 fastapi = pytest.importorskip("fastapi", reason="needs the extra `fastapi`")
 
-ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
-SECRET = "correct horse battery staple, and then some"
+
+ECHO = bot("echo.py")
 
 
 def mounted(voice: AsgiApp) -> Any:
@@ -58,17 +56,16 @@ def test_the_assistant_answers_inside_a_fastapi_application(tmp_path: Path, monk
 
     async def main() -> None:
         async with listening(app) as host, joined(host) as socket:
-            await until(socket, "ready")
-            await socket.send(json.dumps({"type": "stt_fragment", "text": "where is my order", "is_final": True}))
-            await socket.send(json.dumps({"type": "vad_end"}))
-            assert "order" in (await until(socket, "response_ready"))["text"]
+            await until(socket, type="ready")
+            await types(socket, "where is my order")
+            assert "order" in (await until(socket, type="response_ready"))["text"]
             audio = 0
             while audio < 20 * 640:
                 message = await socket.recv()
                 audio += len(message) if isinstance(message, bytes) else 0
             assert await asyncio.to_thread(get, f"http://{host}/calls") == (200, '{"calls":1}')
             await socket.send(json.dumps({"type": "user_speaking"}))
-            assert (await until(socket, "interrupted"))["turn"] == 1
+            assert (await until(socket, type="interrupted"))["turn"] == 1
 
     asyncio.run(main())
 
@@ -127,9 +124,9 @@ def test_a_client_that_misbehaves_is_told_and_closed() -> None:
         codes = []
         async with serving(limits=Limits(message_bytes=2000)) as host:
             async with joined(host) as socket:
-                await until(socket, "ready")
+                await until(socket, type="ready")
                 await socket.send(b"odd")
-                assert (await until(socket, "error"))["code"] == "bad_audio"
+                assert (await until(socket, type="error"))["code"] == "bad_audio"
                 await socket.send("x" * 2001)
                 await socket.wait_closed()
                 codes.append(socket.close_code)
@@ -150,7 +147,7 @@ def test_a_newer_connection_takes_the_session_and_the_end_says_reconnect() -> No
     async def main() -> tuple[int | None, int | None]:
         voice = AsgiApp(ECHO.build)
         async with listening(mounted(voice)) as host, joined(host) as older, joined(host) as newer:
-            await until(newer, "ready")
+            await until(newer, type="ready")
             await older.wait_closed()
             await voice.stop()
             await newer.wait_closed()
@@ -168,7 +165,7 @@ def test_starlette_mounts_it_too() -> None:
         voice = AsgiApp(ECHO.build)
         app = Starlette(routes=[Mount("/", app=voice)], lifespan=voice.lifespan)
         async with listening(app) as host, joined(host, path="/orchestrate") as socket:
-            return (await until(socket, "ready"))["session_id"]
+            return (await until(socket, type="ready"))["session_id"]
 
     assert asyncio.run(main()) == "s1"
 

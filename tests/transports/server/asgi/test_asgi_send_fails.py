@@ -14,14 +14,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from leibniz_voice.bots.cli.scripts import load_bot
 from leibniz_voice.transports import AsgiApp
-from tests.support import ROOT
+from tests.support.asgi_serving import joined, listening
+from tests.support.serving import bot, until
 from tests.support.troubles import logged_troubles
 
-from ....support.asgi_serving import joined, listening, until
-
-ECHO = load_bot(str(ROOT / "bots" / "echo.py"))
 FORMAT = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
 CALL = (  # a telephone call, and a second of silence in it
     json.dumps({"event": "start", "start": {"callSid": "CA1", "mediaFormat": FORMAT}}),
@@ -95,7 +92,7 @@ async def converse(voice: AsgiApp, server: AsgiServer, path: str = "/orchestrate
 )
 def test_a_client_that_has_gone_is_no_trouble(troubles: list[str], error: Exception, is_told: bool) -> None:
     async def main() -> None:
-        async with AsgiApp(ECHO.build) as voice:
+        async with AsgiApp(bot("echo.py").build) as voice:
             await converse(voice, AsgiServer(error, is_told=is_told))
 
     asyncio.run(main())
@@ -111,7 +108,7 @@ def test_any_other_error_is_logged_with_its_session_and_ends_it(
     troubles: list[str], path: str, texts: tuple[str, ...], session: str
 ) -> None:
     async def main() -> None:
-        async with AsgiApp(ECHO.build) as voice:
+        async with AsgiApp(bot("echo.py").build) as voice:
             await converse(voice, AsgiServer(TypeError("a bug in a middleware"), texts=texts), path)
 
     asyncio.run(main())
@@ -122,7 +119,7 @@ def test_any_other_error_is_logged_with_its_session_and_ends_it(
 
 def test_an_error_of_the_close_is_logged_too(troubles: list[str]) -> None:
     async def main() -> None:
-        async with AsgiApp(ECHO.build) as voice:
+        async with AsgiApp(bot("echo.py").build) as voice:
             server = AsgiServer(TypeError("a bug in a middleware"), kind="websocket.close")
             serving = asyncio.create_task(converse(voice, server))
             while not voice.health()["active_sessions"]:
@@ -166,11 +163,11 @@ def test_a_broken_middleware_ends_the_conversation_in_a_real_server(troubles: li
 
     async def main() -> None:
         async with (
-            AsgiApp(ECHO.build) as voice,
+            AsgiApp(bot("echo.py").build) as voice,
             listening(wrapped(voice, fails_at=4)) as host,
             joined(host, path="/orchestrate") as socket,
         ):
-            await until(socket, "ready")
+            await until(socket, type="ready")
             async with asyncio.timeout(5):
                 await say_until_closed(socket)
             assert voice.health()["active_sessions"] == 0
@@ -189,10 +186,10 @@ def test_a_client_that_leaves_while_the_bot_speaks_is_no_trouble_for_a_real_serv
     pytest.importorskip("uvicorn", reason="needs the extra `fastapi`")
 
     async def main() -> None:
-        async with AsgiApp(ECHO.build) as voice, listening(voice) as host:
+        async with AsgiApp(bot("echo.py").build) as voice, listening(voice) as host:
             for _ in range(5):
                 async with joined(host, path="/orchestrate") as socket:
-                    await until(socket, "ready")
+                    await until(socket, type="ready")
                     await socket.send(bytes(32_000))
                     while not isinstance(await socket.recv(), bytes):
                         pass
