@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
-from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -17,51 +15,19 @@ import pytest
 
 from leibniz_voice.pipeline import Processor
 from tests.support import ROOT
+from tests.support.imports import FOLDERS, LIBRARY, PACKAGE, imports_of, name_of
 
-FOLDERS = ("pipeline", "lab", "processors", "transports", "bots")
-LIBRARY = sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py") if "_data" not in str(p.parent))
 OWN_CODE = [*LIBRARY, *sorted((ROOT / "benchmarks").rglob("*.py")), *sorted((ROOT / "tests").rglob("*.py"))]
 MAX_LINES = 400
-PACKAGE = "leibniz_voice"
-LOW_WINGS = ("pipeline.listening", "pipeline.conversation")  # what they decide and keep needs no processor
-
-
-def name_of(path: Path) -> str:
-    """Return a library file's module name below `leibniz_voice`."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-@cache
-def imports_of(path: Path, module: str) -> tuple[str, ...]:
-    """Return what a file imports, with relative imports resolved: `leibniz_voice.x.y`, or another top name."""
-    return tuple(_imports(path, module))
-
-
-def _imports(path: Path, module: str) -> Iterator[str]:
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == PACKAGE)
-        elif isinstance(node, ast.ImportFrom):
-            base = [PACKAGE, *package[: len(package) - node.level + 1]]
-            yield ".".join([*base, *([node.module] if node.module else [a.name for a in node.names][:1])])
 
 
 def may_import(module: str, target: str) -> bool:
     """Say whether the file `module` may import `target`, both below `leibniz_voice`."""
     room, other = module.split(".")[0], target.split(".")[0]
-    if module.startswith("lab.recording"):  # production records calls too, so it needs no test kit
-        return other != "bots" and not target.startswith(("pipeline.testing", "lab.replay"))
     if module.startswith(("pipeline.testing", "lab")):
         return other != "bots"
     if target.startswith(("pipeline.testing", "lab")):
         return module.startswith("bots.cli")
-    if module.startswith(LOW_WINGS):
-        return not target.startswith(("pipeline.engine", "pipeline.reply")) and other == room
     if room == "bots":
         return True
     if room == "processors":
@@ -90,8 +56,6 @@ def test_imports_go_downhill_only():
         ("pipeline.x", "from ..processors.gate import InterruptionGate"),
         ("pipeline.x", "from ..transports import wire"),
         ("pipeline.x", "from .testing import Call"),
-        ("pipeline.listening.x", "from ..engine.processor import Processor"),
-        ("pipeline.conversation.x", "from ..reply.cuts import Cuts"),
         ("processors.x", "from .gate import InterruptionGate"),
         ("processors.x", "from leibniz_voice.transports import Wire"),
         ("processors.embedded.x", "from ..gate import InterruptionGate"),
@@ -100,8 +64,6 @@ def test_imports_go_downhill_only():
         ("bots.x", "from ..pipeline.testing import Call"),
         ("pipeline.x", "from ..lab import Recording"),
         ("bots.x", "from ..lab.recording.recorder import recorded"),
-        ("lab.recording.x", "from ...pipeline.testing import Call"),
-        ("lab.recording.x", "from ..replay.measures import measures_of"),
         ("pipeline.testing.x", "from leibniz_voice import bots"),
     ],
 )

@@ -12,8 +12,8 @@ import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from ...cloud_services import RATE, Service, chosen
 from ...parts import llm_settings
+from ...services.cloud_services import RATE, Service, chosen
 from .checks import CHECK_S, Check, Finding, Problem
 
 QUESTION = "what are your opening hours"

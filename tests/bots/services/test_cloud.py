@@ -14,15 +14,15 @@ from loguru import logger
 from pipecat.frames.frames import Frame
 
 from leibniz_voice.bots.cli.talk_command.sound import synthesise
-from leibniz_voice.bots.cloud_services import CONNECT_S, STT, TTS, ReplaceableVoice, chosen
+from leibniz_voice.bots.services.cloud_services import CONNECT_S, STT, TTS, ReplaceableVoice, chosen
 from leibniz_voice.pipeline.errors import ConfigurationError
 from leibniz_voice.pipeline.testing import run_virtual
 from leibniz_voice.transports import WebSocketClient
 from tests.support.serving import bot, served
 from tests.support.tools import needs
 
-from ..support.fake_cloud import KEY, FakeCartesia, FakeDeepgram, FakeElevenLabs, FakeVoice, loudness_at
-from ..support.fake_openai import FakeOpenAI, says
+from ...support.fake_cloud import KEY, FakeCartesia, FakeDeepgram, FakeElevenLabs, FakeVoice, loudness_at
+from ...support.fake_openai import FakeOpenAI, says
 
 BOT = bot("cloud.py")
 VARIABLES = [f"{s.prefix}_{what}" for s in (*STT, *TTS) for what in ("API_KEY", "URL", "MODEL", "VOICE_ID")]

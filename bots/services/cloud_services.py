@@ -19,9 +19,9 @@ from pipecat.frames.frames import ErrorFrame, Frame, InterimTranscriptionFrame, 
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
 from pipecat.utils.errors import ErrorCategory
 
-from ..pipeline.errors import ConfigurationError
-from ..pipeline.listening.standby import Standby
-from ..processors import EmbeddedSTT, EmbeddedTTS
+from ...pipeline.errors import ConfigurationError
+from ...pipeline.listening.standby import Standby
+from ...processors import EmbeddedSTT, EmbeddedTTS
 
 CONNECT_S = 3.0  # for a service to open its connection; the conversation begins without it after that
 RATE = 16_000  # Hz of the voices; the pipeline's, so that nothing is resampled

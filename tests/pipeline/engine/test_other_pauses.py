@@ -1,0 +1,122 @@
+"""The other ways to pause a processor, on Pipecat's own base and on ours, which is to do the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pipecat.frames.frames import CancelFrame, Frame, TextFrame
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from leibniz_voice.pipeline import Processor
+from leibniz_voice.pipeline.testing.bench import UnknownSystemFrame
+from tests.support.pausing import BASES, Run, run
+
+
+@BASES
+def test_paused_data_waits_and_system_frames_do_not(base: type[FrameProcessor]) -> None:
+    async def script(it: Run) -> None:
+        await it.processor.pause_processing_frames()
+        await it.send("a", UnknownSystemFrame(), "b")
+        await asyncio.sleep(1)
+        await it.processor.resume_processing_frames()
+        await asyncio.sleep(0.1)
+
+    assert run(base, script).handled == [("UnknownSystemFrame", 0.0), ("a", 1.0), ("b", 1.0)]
+
+
+@BASES
+def test_paused_system_frames_hold_up_all_others(base: type[FrameProcessor]) -> None:
+    async def script(it: Run) -> None:
+        await it.processor.pause_processing_system_frames()
+        await it.send("a", "b")
+        await asyncio.sleep(1)
+        await it.processor.resume_processing_system_frames()
+        await asyncio.sleep(0.1)
+
+    assert run(base, script).handled == [("a", 1.0), ("b", 1.0)]
+
+
+@BASES
+def test_has_queued_frame_sees_what_a_pause_holds(base: type[FrameProcessor]) -> None:
+    found: list[bool] = []
+
+    async def script(it: Run) -> None:
+        async def look() -> None:
+            await asyncio.sleep(0.1)
+            found.append(it.processor.has_queued_frame(TextFrame))
+            found.append(it.processor.has_queued_frame(UnknownSystemFrame))
+
+        await look()
+        await it.processor.pause_processing_frames()
+        await it.send("a", "b", UnknownSystemFrame())
+        await look()
+        await it.processor.resume_processing_frames()
+        await look()
+
+    run(base, script)
+    assert found == [False, False, True, False, False, False]
+
+
+@BASES
+def test_a_handler_that_pauses_and_resumes_hands_nothing_on_twice(base: type[FrameProcessor]) -> None:
+    class Nervous(base):  # type: ignore[misc,valid-type]
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                await self.pause_processing_frames()
+                await self.resume_processing_frames()
+
+    async def script(it: Run) -> None:
+        await it.processor.pause_processing_frames()
+        await it.send("a", "b")
+        await it.processor.resume_processing_frames()
+        await asyncio.sleep(0.1)
+
+    assert [text for text, _ in run(Nervous, script).handled] == ["a", "b"]
+
+
+@BASES
+def test_two_who_resume_hand_nothing_on_twice(base: type[FrameProcessor]) -> None:
+    class Slow(base):  # type: ignore[misc,valid-type]
+        async def push_frame(self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM) -> None:
+            await super().push_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                await asyncio.sleep(0.1)
+
+    async def script(it: Run) -> None:
+        await it.processor.pause_processing_frames()
+        await it.send("a", "b")
+        await asyncio.gather(*(it.processor.resume_processing_frames() for _ in range(2)))
+        await asyncio.sleep(0.5)
+
+    assert [text for text, _ in run(Slow, script).handled] == ["a", "b"]
+
+
+@BASES
+def test_a_resume_that_is_cancelled_strands_nothing(base: type[FrameProcessor]) -> None:
+    class Slow(base):  # type: ignore[misc,valid-type]
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, TextFrame):
+                await asyncio.sleep(0.1)
+
+    async def script(it: Run) -> None:
+        await it.processor.pause_processing_frames()
+        await it.send("a", "b")
+        resuming = asyncio.create_task(it.processor.resume_processing_frames())
+        await asyncio.sleep(0.01)
+        resuming.cancel()
+        await asyncio.sleep(0.3)
+
+    assert run(Slow, script).handled[-1][0] == "b"
+
+
+def test_a_cancel_frame_that_comes_by_itself_is_held_like_any_other() -> None:
+    async def script(it: Run) -> None:
+        await it.until_ready()
+        await it.send("a", CancelFrame(), "b")
+        await asyncio.sleep(1)
+        it.ready.set()
+        await asyncio.sleep(0.1)
+
+    assert run(Processor, script).log == [("StartFrame", 0.0), ("CancelFrame", 1.0)]
