@@ -20,6 +20,8 @@ from typing import Any
 
 from ..pipeline.errors import ConfigurationError
 
+__all__ = ["BotContent", "IntentSpec", "Phrase", "load_intents"]
+
 DEFAULT_ANSWER = "{context}"
 _KEYS = frozenset({"phrases", "answer"})
 _PHRASE = re.compile(r"[a-z][a-z']*(?: [a-z][a-z']*)*")  # what a recogniser's grammar can hold

@@ -14,6 +14,8 @@ from ..processors.embedded.recogniser.sphinx import SphinxRecogniser
 from ..processors.embedded.voice.espeak import EspeakVoice
 from ..processors.embedded.workers.shared import close_all
 
+__all__ = ["LLMSettings", "PooledLLM", "embedded_parts", "llm_from", "llm_settings"]
+
 PROVIDERS = {  # short names that LLM_BASE_URL may hold -> (address, model where LLM_MODEL is unset)
     "openai": ("https://api.openai.com/v1", "gpt-4.1-mini"),
     "groq": ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile"),

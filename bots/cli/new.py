@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     except UsageError as error:
         print(f"leibniz new: {error}", file=sys.stderr)
         return 2
-    by = by_uv()
+    by = _by_uv()
     print(
         f"Made {folder}/. Next:\n"
         f"  {by}pytest {folder}\n"
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def by_uv() -> str:
+def _by_uv() -> str:
     """What has to stand in front of a command: `uv run `, as it was called itself, or nothing."""
     uv = os.environ.get("UV")  # set by `uv run`
     if not uv:

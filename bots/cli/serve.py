@@ -63,12 +63,12 @@ def add_parser(
         "--insecure", action="store_true", help="allow an address that others can reach, without tokens"
     )
     parser.add_argument("--trust-proxy", action="store_true", help="count addresses by the last of X-Forwarded-For")
-    add_recording(parser, default=record)
+    _add_recording(parser, default=record)
     parser.add_argument("--log-level", default="INFO", metavar="LEVEL", help="DEBUG shows texts (default: %(default)s)")
     parser.set_defaults(run=run)
 
 
-def add_recording(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+def _add_recording(parser: argparse.ArgumentParser, *, default: str | None) -> None:
     """Add the options of recording; `default`: the folder where none is given, None: nothing is recorded."""
     group = parser.add_argument_group("recording (leibniz show, replay and compare read it)")
     told = f" (default: {default})" if default else ""
@@ -90,7 +90,7 @@ def port(text: str) -> int:
     return int(text)
 
 
-def max_workers() -> int:
+def _max_workers() -> int:
     """How many processes may be asked for: more is a slip, and thousands would take the machine along."""
     return WORKERS_PER_CORE * (os.cpu_count() or 1)
 
@@ -99,8 +99,8 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     try:
         set_up_log(options.log_level)
-        if not 1 <= options.workers <= max_workers():
-            raise UsageError(f"--workers is {options.workers}; give 1 to {max_workers()}, as each takes a core")
+        if not 1 <= options.workers <= _max_workers():
+            raise UsageError(f"--workers is {options.workers}; give 1 to {_max_workers()}, as each takes a core")
         if not 0 <= options.drain < math.inf:
             raise UsageError(f"--drain is {options.drain:g}; give seconds, 0 or more")
         if options.idle is not None:

@@ -40,7 +40,7 @@ REFUSAL = "refused"  # file in the folder: a worker has said what is wrong
 FLAGS = ("insecure", "trust_proxy", "no_audio", "no_text")  # options without a value that workers get too
 
 
-class Workers:
+class _Workers:
     """The processes of one port."""
 
     def __init__(self, options: argparse.Namespace, *, folder: Path, redis_url: str | None) -> None:
@@ -177,7 +177,7 @@ def on_stop(call: Callable[[], None]) -> None:
         loop.add_signal_handler(number, hear)
 
 
-def reserve(options: argparse.Namespace) -> socket.socket:
+def _reserve(options: argparse.Namespace) -> socket.socket:
     """Take the port for the workers: a socket that is bound and never listens gets no connections."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     holder = socket.socket(family, socket.SOCK_STREAM)
@@ -197,8 +197,8 @@ async def supervise(options: argparse.Namespace) -> int:
     stopped: asyncio.Queue[None] = asyncio.Queue()
     on_stop(lambda: stopped.put_nowait(None))
     server = None if os.environ.get("REDIS_URL") else await _own_redis(options.data)
-    with contextlib.closing(reserve(options)), tempfile.TemporaryDirectory(prefix="leibniz-") as folder:
-        workers = Workers(options, folder=Path(folder), redis_url=server.url if server else None)
+    with contextlib.closing(_reserve(options)), tempfile.TemporaryDirectory(prefix="leibniz-") as folder:
+        workers = _Workers(options, folder=Path(folder), redis_url=server.url if server else None)
         for index in range(options.workers):
             workers.start(index)
         watching = asyncio.create_task(workers.watch())
@@ -238,7 +238,7 @@ async def _own_redis(folder: str) -> Any:
     return server
 
 
-class Place(NamedTuple):
+class _Place(NamedTuple):
     """Whose worker a process is."""
 
     number: int
@@ -246,12 +246,12 @@ class Place(NamedTuple):
     folder: Path  # that the workers share
 
 
-def place_in(environment: str | None) -> Place | None:
+def place_in(environment: str | None) -> _Place | None:
     """The place of this worker; None in a process of its own."""
     if not environment:
         return None
     number, supervisor, folder = environment.split(":", 2)
-    return Place(int(number), int(supervisor), Path(folder))
+    return _Place(int(number), int(supervisor), Path(folder))
 
 
 def is_first_to_refuse(environment: str | None) -> bool:

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
 
 
-def store_url(options: argparse.Namespace) -> str:
+def _store_url(options: argparse.Namespace) -> str:
     """Return the URL to look at. Raises `UsageError` if nothing says one and no embedded Redis runs in the folder."""
     from leibniz_voice.transports.state.embedded_redis import EmbeddedRedis
 
@@ -95,7 +95,7 @@ async def watch(options: argparse.Namespace) -> int:
 
     if options.session and SESSION_ID.fullmatch(options.session) is None:
         raise UsageError("a session id is 1 to 64 letters, digits, '_' or '-'")
-    url = store_url(options)
+    url = _store_url(options)
     try:
         client = connect(url, timeout_s=2.0, max_connections=4)
     except ConfigurationError as error:

@@ -81,7 +81,7 @@ def prepare(environment: Mapping[str, str]) -> None:
     """
     for kind in ("STT", "TTS"):
         if (service := chosen(environment, kind)) is not None:
-            processor_of(service)
+            _processor_of(service)
 
 
 def recognisers(environment: Mapping[str, str], *, phrases: Sequence[str]) -> list[FrameProcessor]:
@@ -89,7 +89,7 @@ def recognisers(environment: Mapping[str, str], *, phrases: Sequence[str]) -> li
     service = chosen(environment, "STT")
     if service is None:
         return [EmbeddedSTT(phrases=phrases)]
-    recogniser = processor_of(service)
+    recogniser = _processor_of(service)
     cloud = recogniser(
         api_key=service.of(environment, "API_KEY"),
         base_url=service.of(environment, "URL"),
@@ -103,7 +103,7 @@ def voices(environment: Mapping[str, str]) -> list[FrameProcessor]:
     service = chosen(environment, "TTS")
     if service is None:
         return [EmbeddedTTS()]
-    voice = processor_of(service)
+    voice = _processor_of(service)
     cloud = voice(
         api_key=service.of(environment, "API_KEY"),
         url=service.of(environment, "URL", service.url),
@@ -115,7 +115,7 @@ def voices(environment: Mapping[str, str]) -> list[FrameProcessor]:
     return [cloud, EmbeddedTTS(is_standby=True)]
 
 
-class Replaceable(FrameProcessor):
+class _Replaceable(FrameProcessor):
     """Mixed into one of Pipecat's services: it may fail, as another part stands behind it."""
 
     about: Service  # whose name and key are told
@@ -157,7 +157,7 @@ class Replaceable(FrameProcessor):
             logger.error(f"{self.about.name} fails ({error.error}); {self.stand_in}")
 
 
-class ReplaceableRecogniser(Replaceable):
+class ReplaceableRecogniser(_Replaceable):
     """A recogniser that may fail. It is down from an error to its next words."""
 
     stand_in = "the embedded recogniser listens instead"
@@ -169,7 +169,7 @@ class ReplaceableRecogniser(Replaceable):
         await super().push_frame(frame, direction)
 
 
-class ReplaceableVoice(Replaceable):
+class ReplaceableVoice(_Replaceable):
     """A voice that may fail. Once its key was refused it is not tried again; else it is, with every reply."""
 
     stand_in = "the embedded voice speaks instead"
@@ -193,7 +193,7 @@ class ReplaceableVoice(Replaceable):
 
 
 @cache
-def processor_of(service: Service) -> Any:
+def _processor_of(service: Service) -> Any:
     """The processor class of a service. Raises `ConfigurationError` where a package is missing."""
     return {"deepgram": _deepgram, "cartesia": _cartesia, "elevenlabs": _elevenlabs}[service.name](service)
 

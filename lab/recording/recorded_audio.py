@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_S = 4 * 3600.0  # of one voice
 
 
-def microphone_of(recording: Recording) -> list[RecordedEvent]:
+def _microphone_of(recording: Recording) -> list[RecordedEvent]:
     """The chunks that the microphone brought."""
     return [
         event
@@ -38,7 +38,7 @@ def audio_of(recording: Recording, direction: str, *, rate: int = 16_000) -> byt
         raise RecordingError(f"it lasts {recording.length_s:.0f} s; audio is put together for up to {MAX_S:.0f} s")
     track = np.zeros(int((recording.length_s + 1) * rate), np.int16)
     if direction == "to_bot":
-        for event in microphone_of(recording):
+        for event in _microphone_of(recording):
             samples = _samples(event, rate)
             _put(track, samples, int(event.at * rate) - len(samples))
         return track.tobytes()

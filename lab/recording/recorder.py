@@ -141,7 +141,7 @@ def recorded(build: Build, open_sink: Open, *, audio: bool = True, text: bool = 
     def watch(session: Session, pipeline: Pipeline) -> Pipeline:
         if isinstance(pipeline, Pipeline):  # else the session refuses it
             try:
-                header = header_of(session, pipeline, audio=audio, text=text, bot=bot)
+                header = _header_of(session, pipeline, audio=audio, text=text, bot=bot)
                 _Watch(session, pipeline, header, open_sink(header)).begin()
             except Exception as error:  # of anybody's disk, or of anybody's processors
                 logger.warning("the conversation {} is not recorded, or not whole: {!r}", session.id, error)
@@ -158,7 +158,7 @@ def recorded(build: Build, open_sink: Open, *, audio: bool = True, text: bool = 
     return build_recorded
 
 
-def header_of(session: Session, pipeline: Pipeline, *, audio: bool, text: bool, bot: str) -> Recording:
+def _header_of(session: Session, pipeline: Pipeline, *, audio: bool, text: bool, bot: str) -> Recording:
     """Return a recording that has everything but events."""
     return Recording(
         session_id=session.id,

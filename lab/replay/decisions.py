@@ -9,6 +9,8 @@ from typing import Any
 from ..recording.events import RecordedEvent
 from ..recording.recording import Recording
 
+__all__ = ["Difference", "decisions_of", "differences", "drift_s"]
+
 DECISIONS = {  # kind of event -> the fields that are decided
     "VADUserStartedSpeakingFrame": (),
     "VADUserStoppedSpeakingFrame": (),

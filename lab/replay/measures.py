@@ -31,6 +31,8 @@ from ..recording.events import CLIENT, WIRE, RecordedEvent
 from ..recording.recording import Recording
 from ..recording.spans import spans_of
 
+__all__ = ["Measures", "Said", "measures_of", "name_of", "told"]
+
 NO_YIELD_S = 2.0  # an interruption after which the bot speaks on for longer was not yielded to
 PASSED_S = 1.0  # what is to be passed over must not stop the bot within this
 ANSWER_S = 2.0  # nor be answered within this
@@ -155,7 +157,7 @@ def told(name: str, value: float | None) -> str:
 
 def measures_of(recording: Recording) -> Measures:
     """Measure a recording."""
-    said, bot = said_in(recording), bot_spans(recording)
+    said, bot = _said_in(recording), _bot_spans(recording)
     turns = [each for each in said if each.kind == "turn"]
     measures = Measures(turns=len(turns))
     for at, turn in enumerate(turns):
@@ -233,7 +235,7 @@ def _is_cut_in_thinking(at: float, recording: Recording) -> bool:
 # -- who spoke when ----------------------------------------------------------------------------------------------
 
 
-def said_in(recording: Recording) -> list[Said]:
+def _said_in(recording: Recording) -> list[Said]:
     """Everything the user said, in order: as labelled, else as guessed."""
     labels = [event for event in recording.events if event.kind == "label"]
     if labels:
@@ -274,7 +276,7 @@ def _guessed(recording: Recording, start: float, end: float) -> str:
     return "backchannel" if all(is_backchannel(word) for word in words) else "non_directed"
 
 
-def bot_spans(recording: Recording) -> list[tuple[float, float]]:
+def _bot_spans(recording: Recording) -> list[tuple[float, float]]:
     """When the bot could be heard: a reply is one span, unless it was held or has a gap."""
     spans: list[list[float]] = []
     held: float | None = None  # seconds of audio that the client holds; None while it plays

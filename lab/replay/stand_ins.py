@@ -216,7 +216,7 @@ class _Speech:
 
 
 @dataclass
-class Answered:
+class _Answered:
     """What the LLM brought for one question."""
 
     text: str
@@ -224,12 +224,12 @@ class Answered:
     events: list[RecordedEvent] = field(default_factory=list)
 
 
-def answers_of(events: Sequence[RecordedEvent], llm: str) -> list[Answered]:
+def answers_of(events: Sequence[RecordedEvent], llm: str) -> list[_Answered]:
     """Sort what an LLM brought by question."""
-    answers: list[Answered] = []
+    answers: list[_Answered] = []
     for event in events:
         if event.kind == "LLMContextFrame" and event.direction == "downstream":
-            answers.append(Answered(_plain(event.fields.get("text")), event.at))
+            answers.append(_Answered(_plain(event.fields.get("text")), event.at))
         elif event.processor == llm and answers:
             answers[-1].events.append(event)
     return answers
@@ -238,7 +238,7 @@ def answers_of(events: Sequence[RecordedEvent], llm: str) -> list[Answered]:
 class RecordedLLM(FrameProcessor):
     """Stands for an LLM. A guest, like those of Pipecat, so that the responder takes it for one."""
 
-    def __init__(self, *, answers: Sequence[Answered], stands_for: str, began: float | None = None) -> None:
+    def __init__(self, *, answers: Sequence[_Answered], stands_for: str, began: float | None = None) -> None:
         super().__init__(name=f"recorded {stands_for}")
         self.stands_for = stands_for  # its name in recordings
         self._began = began  # as of `RecordedVoice`
@@ -268,7 +268,7 @@ class RecordedLLM(FrameProcessor):
         if task is not None:
             await self.cancel_task(task)
 
-    def _take(self, text: str) -> Answered | None:
+    def _take(self, text: str) -> _Answered | None:
         found = next((answer for answer in self._answers if answer.text == text), None)
         self.counts["recorded" if found else "borrowed" if self._answers else "missing"] += 1
         found = found or next(iter(self._answers), None)
@@ -276,7 +276,7 @@ class RecordedLLM(FrameProcessor):
             self._answers.remove(found)
         return found
 
-    async def _answer(self, answer: Answered | None) -> None:
+    async def _answer(self, answer: _Answered | None) -> None:
         loop = asyncio.get_running_loop()
         if answer is None:
             await self.push_frame(LLMFullResponseStartFrame())

@@ -70,17 +70,17 @@ class ConversationFields:
             "state": str(self.state),
             "turn_number": str(self.turn_number),
             "turn_id": str(self.turn_id),
-            "text_buffer": to_json(self.text_buffer, "[]"),
-            "intent": to_json(self.intent, "{}"),
-            "rag_results": to_json(self.rag_results, "{}"),
-            "llm_response": valid_text(self.llm_response),
+            "text_buffer": _to_json(self.text_buffer, "[]"),
+            "intent": _to_json(self.intent, "{}"),
+            "rag_results": _to_json(self.rag_results, "{}"),
+            "llm_response": _valid_text(self.llm_response),
             "history": self._history_json(),
             "last_update": repr(float(self.last_update)),
-            "timestamps": to_json(self.timestamps, "{}"),
-            "heard": valid_text(self.heard),
+            "timestamps": _to_json(self.timestamps, "{}"),
+            "heard": _valid_text(self.heard),
             "is_pending": str(int(self.is_pending)),
             "is_complete": str(int(self.is_complete)),
-            "latency_ms": to_json(self.latency_ms, "{}"),
+            "latency_ms": _to_json(self.latency_ms, "{}"),
             "schema": str(SCHEMA),
         }
 
@@ -91,7 +91,7 @@ class ConversationFields:
         if len(messages) != len(history) or any(
             old is not new or heard != new.get("heard") for (old, heard), new in zip(messages, history, strict=True)
         ):
-            text = to_json(trim_history(history), "[]")
+            text = _to_json(trim_history(history), "[]")
             self._written = (tuple((message, message.get("heard")) for message in history), text)
         return text
 
@@ -146,18 +146,18 @@ def _shortened(message: dict[str, Any], limit: int) -> dict[str, Any]:
 
 
 def _size_of(message: dict[str, Any]) -> int:
-    return len(to_json(message, "{}").encode())
+    return len(_to_json(message, "{}").encode())
 
 
-def to_json(value: object, empty: str) -> str:
+def _to_json(value: object, empty: str) -> str:
     """JSON as others read it (no escapes, no NaN); `empty` for what has no JSON."""
     try:
-        return valid_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        return _valid_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
     except (TypeError, ValueError, RecursionError):
         return empty
 
 
-def valid_text(text: str) -> str:
+def _valid_text(text: str) -> str:
     """`text` with lone surrogates, which clients can send in JSON and UTF-8 cannot hold, as question marks."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 

@@ -50,7 +50,7 @@ class RouteTable:
         node: FrameProcessor | None = self._node
         while True:
             node = node.next if direction is _DOWN else node.previous
-            table = table_of(node)
+            table = _table_of(node)
             if table is None:
                 deliver = None if node is None else node.queue_frame
                 break
@@ -78,7 +78,7 @@ class RouteTable:
             while table is not None:
                 table.down.clear()
                 table.up.clear()
-                table = table_of(getattr(table._node, side))
+                table = _table_of(getattr(table._node, side))
 
     def _entry(self, frame_type: type[Frame]) -> Handler | None:
         """Where a frame of this type enters the node; None if it passes by."""
@@ -88,7 +88,7 @@ class RouteTable:
         return self.sees_all or not self._holding.is_settled or issubclass(frame_type, LIFECYCLE)
 
 
-def table_of(node: FrameProcessor | None) -> RouteTable | None:
+def _table_of(node: FrameProcessor | None) -> RouteTable | None:
     """Return the table of a processor of ours; None for a guest, and for the end of the chain."""
     table = getattr(node, "_engine_routes", None)
     return table if isinstance(table, RouteTable) else None

@@ -13,7 +13,7 @@ Answer = TypeVar("Answer", IntentResult, RetrievalResult)
 NOT_UNDERSTOOD = "I didn't get that. Could you say it differently?"
 
 
-def direct_answer(
+def _direct_answer(
     intent: IntentResult, retrieval: RetrievalResult, templates: Mapping[str, str], not_understood: str = NOT_UNDERSTOOD
 ) -> str:
     """Return the answer that needs no LLM: the intent's template, else `<Intent In Title Case>: <context>`.
@@ -67,4 +67,4 @@ class Answers:
         if intent.label == UNKNOWN and self._unknown_is_not_understood:
             return self._not_understood
         retrieval = answer_of(answers, "retrieval", RetrievalResult())
-        return direct_answer(intent, retrieval, self._templates, self._not_understood)
+        return _direct_answer(intent, retrieval, self._templates, self._not_understood)

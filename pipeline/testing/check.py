@@ -76,12 +76,14 @@ def check_processor(
     the types that it may keep to itself, where `@consumes` does not say. `keeps` are types that it may emit after an
     interruption although they belong to before. `settle_s` is how long it may need to be done, in virtual time.
     """
-    violations = run_virtual(find_violations(factory, frames=frames, consumes=consumes, keeps=keeps, settle_s=settle_s))
+    violations = run_virtual(
+        _find_violations(factory, frames=frames, consumes=consumes, keeps=keeps, settle_s=settle_s)
+    )
     if violations:
         raise CheckFailed(violations)
 
 
-async def find_violations(
+async def _find_violations(
     factory: Factory,
     *,
     frames: Callable[[], Sequence[Input]] = list,

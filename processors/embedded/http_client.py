@@ -33,7 +33,7 @@ _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 Answer = TypeVar("Answer")
 
 
-class BadAnswer(Exception):  # never leaves this file: a kind of failure to count
+class _BadAnswer(Exception):  # never leaves this file: a kind of failure to count
     """The service answered, but not what was agreed."""
 
     def __init__(self, kind: str) -> None:
@@ -95,7 +95,7 @@ class HttpClient:
                 async with asyncio.timeout(timeout_s):
                     answer = check(await self._post(url, body))
             if answer is None:
-                raise BadAnswer("bad_answer")
+                raise _BadAnswer("bad_answer")
         except asyncio.CancelledError:
             breaker.cancelled(ticket)
             self.counts[url, "cancelled"] += 1
@@ -108,7 +108,7 @@ class HttpClient:
         return answer
 
     def _count_failure(self, url: str, error: Exception, *, is_opened: bool) -> None:
-        kind = kind_of(error)
+        kind = _kind_of(error)
         self.counts[url, kind] += 1
         logger.warning(f"{url} failed ({kind}); the fallback answers")
         if is_opened:
@@ -127,14 +127,14 @@ class HttpClient:
         request = self._open().post(url, json=body, headers=_HEADERS, allow_redirects=False)
         async with request as response:
             if response.status != 200:
-                raise BadAnswer("status")
+                raise _BadAnswer("status")
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise BadAnswer("encoding")
+                raise _BadAnswer("encoding")
             raw = bytearray()
             async for chunk in response.content.iter_any():
                 raw += chunk
                 if len(raw) > self._max_body:
-                    raise BadAnswer("too_large")
+                    raise _BadAnswer("too_large")
         return _parsed(raw)
 
     def _open(self) -> aiohttp.ClientSession:
@@ -155,7 +155,7 @@ def _parsed(raw: bytes | bytearray) -> Any:
         if b"\\ud" in raw.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadAnswer("bad_json") from error
+        raise _BadAnswer("bad_json") from error
     return value
 
 
@@ -163,9 +163,9 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def kind_of(error: Exception) -> str:
+def _kind_of(error: Exception) -> str:
     """The name under which a failed request is counted."""
-    if isinstance(error, BadAnswer):
+    if isinstance(error, _BadAnswer):
         return error.kind
     if isinstance(error, TimeoutError):
         return "timeout"

@@ -13,6 +13,8 @@ from ...pipeline.errors import StoreError
 from .limits import REFUSED
 from .token_key import MAX_S, NEXT_S, Ticket, TokenKey, TokenRefused
 
+__all__ = ["SpentTokens", "TokenGate", "TokenLedger", "token_in"]
+
 TOKEN_PREFIX = "token."  # of the subprotocol that carries a token, as browsers can set no other header
 SKEW_S = 60  # how far the clocks of machines that share a store may differ
 MAX_REMEMBERED = 100_000  # token ids kept in memory, 15 MB; full, no token is taken until the first expire

@@ -24,6 +24,8 @@ from ..dialects.protocol import DEFAULT_RATE, IN_RATES, OUT_RATES, VERSION, Clos
 from .opening import ConnectionFailed, address_of, closed, closed_with, decode, open_socket
 from .playback import PaperMicrophone, Playback
 
+__all__ = ["ClientEvent", "WebSocketClient"]
+
 CHUNK_S = 0.02
 PING_S = 5.0
 ACK_S = 0.2

@@ -20,7 +20,7 @@ Answer = Callable[[ClientSocket, float], Awaitable[tuple[ClientSocket, str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entrance:
+class _Entrance:
     """A path at which conversations come in."""
 
     dialect: Callable[[], Dialect]  # makes the one that is spoken there
@@ -39,9 +39,9 @@ class Arrival:
 
 
 ENTRANCES = {
-    "/orchestrate": Entrance(dialect=JsonDialect, has_choice=True),  # our JSON and PCM
-    "/pipecat": Entrance(dialect=RtviDialect, takes_token_in_query=True),  # protobuf and RTVI, for Pipecat's clients
-    "/twilio": Entrance(dialect=TwilioDialect, answer=answer_call),  # media streams, named in their first message
+    "/orchestrate": _Entrance(dialect=JsonDialect, has_choice=True),  # our JSON and PCM
+    "/pipecat": _Entrance(dialect=RtviDialect, takes_token_in_query=True),  # protobuf and RTVI, for Pipecat's clients
+    "/twilio": _Entrance(dialect=TwilioDialect, answer=answer_call),  # media streams, named in their first message
 }
 _BY_SUBPROTOCOL: dict[str, Callable[[], Dialect]] = {made.subprotocol: made for made in (JsonDialect, RtviDialect)}
 

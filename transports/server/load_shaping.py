@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+__all__ = ["LoadShaping", "Pacer"]
+
 HURRIED_S = 1.0  # between two turns of one client; nobody asks and hears so fast
 
 

@@ -63,7 +63,7 @@ class Peers:
         texts = [(await exposition()).decode(), *(answer["metrics"] for answer in answers)]
         if retired.is_file():
             texts.append(retired.read_text())
-        total = Sum()
+        total = _Sum()
         for text in texts:  # of four workers 40 ms in one step, and somebody asks every 15 s: audio first
             for number, family in enumerate(text_string_to_metric_families(text)):
                 total.add(family)
@@ -157,7 +157,7 @@ async def exposition() -> bytes:
     return b"".join(parts)
 
 
-class Sum:
+class _Sum:
     """One text in Prometheus' format out of several. `only_counters` leaves out what goes up and down."""
 
     def __init__(self, *, only_counters: bool = False) -> None:
@@ -187,7 +187,7 @@ class Sum:
 
 def add_up(texts: Iterable[str], *, only_counters: bool = False) -> str:
     """The sum of several texts, at once."""
-    total = Sum(only_counters=only_counters)
+    total = _Sum(only_counters=only_counters)
     for text in texts:
         for family in text_string_to_metric_families(text):
             total.add(family)

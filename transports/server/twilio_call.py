@@ -9,7 +9,7 @@ from ..dialects.twilio import call_sid_of, is_greeting
 from .client_socket import ClientSocket
 
 
-class AnsweredCall:
+class _AnsweredCall:
     """A call's socket after its `start`, which is received once more: it is the conversation's `hello`."""
 
     def __init__(self, socket: ClientSocket, start: str | bytes) -> None:
@@ -41,4 +41,4 @@ async def answer_call(socket: ClientSocket, wait_s: float) -> tuple[ClientSocket
                 message = await socket.receive()
     except TimeoutError:
         raise ProtocolError("missing_field", f"No `start` came within {wait_s:g} s.") from None
-    return AnsweredCall(socket, message), call_sid_of(message)
+    return _AnsweredCall(socket, message), call_sid_of(message)

@@ -28,7 +28,7 @@ class Snapshottable(Protocol):
         ...
 
 
-class Flusher(Protocol):
+class _Flusher(Protocol):
     """What a session asks of its mirror."""
 
     def mark(self, session: MirroredSession) -> None:
@@ -69,7 +69,7 @@ class MirroredSession:
 
     def __init__(
         self,
-        mirror: Flusher,
+        mirror: _Flusher,
         claim: Claim,
         source: Snapshottable,
         on_fenced: Callable[[str], None] | None = None,

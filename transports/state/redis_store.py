@@ -45,7 +45,7 @@ _ASKED_AT_ONCE = 8
 PING_S = 1.0  # a sign of life that is younger is not asked for again
 
 
-class RedisServer(Protocol):
+class _RedisServer(Protocol):
     """A server that the store starts and stops, such as `EmbeddedRedis`."""
 
     async def start(self) -> None:
@@ -73,7 +73,7 @@ class RedisStore:
         ttl_s: float = TTL_S,
         damaged_ttl_s: float = DAMAGED_TTL_S,
         log_length: int = LOG_LENGTH,
-        server: RedisServer | None = None,
+        server: _RedisServer | None = None,
     ) -> None:
         self.healthy = False  # whether the last thing asked was answered; False before the first
         # Those who are asked for at once open sockets, the writes one, a ping one. Lazy: opens none by itself.

@@ -27,7 +27,7 @@ class NotedEvent(Protocol):
 
 
 @dataclass(slots=True)
-class TalkTurn:
+class _TalkTurn:
     """One turn of the call."""
 
     transcript: str = ""  # the user's words
@@ -40,7 +40,7 @@ class Report:
 
     session_id: str
     states: list[str]
-    turns: dict[int, TalkTurn]
+    turns: dict[int, _TalkTurn]
     latency_ms: dict[str, float]
     is_interrupted: bool
     audio_ms: float
@@ -104,7 +104,7 @@ def _note(report: Report, event: NotedEvent) -> None:
     fields, turn_id = event.fields, event.fields.get("turn")
     if not isinstance(turn_id, int):
         return
-    turn = report.turns.get(turn_id, TalkTurn())
+    turn = report.turns.get(turn_id, _TalkTurn())
     match event.kind:
         case "state_update" if fields.get("state") == "thinking":
             turn.transcript = " ".join(map(str, fields.get("text_buffer") or ()))

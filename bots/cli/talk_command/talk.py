@@ -92,7 +92,7 @@ def add_parser(commands: Any) -> None:
 
 
 @dataclass(slots=True)
-class TalkCall:
+class _TalkCall:
     """A call in progress, and when the user spoke in it (s of the call; None: not yet)."""
 
     client: WebSocketClient
@@ -200,7 +200,7 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
     except ConfigurationError as error:
         raise UsageError(str(error)) from error
     said_s = sum(map(len, sounds)) / 2 / RATE
-    call = TalkCall(client, options.timeout if options.timeout is not None else TIMEOUT_S + said_s)
+    call = _TalkCall(client, options.timeout if options.timeout is not None else TIMEOUT_S + said_s)
     try:
         async with client:
             await (_speak(call, options, view) if options.microphone else _converse(call, sounds, options, view))
@@ -220,7 +220,7 @@ async def _call(url: str, sounds: list[bytes], options: argparse.Namespace) -> i
     return _show(call, options)
 
 
-async def _speak(call: TalkCall, options: argparse.Namespace, view: View) -> None:
+async def _speak(call: _TalkCall, options: argparse.Namespace, view: View) -> None:
     """Let the user speak until Ctrl-C, or until the time is up where --timeout sets one."""
     client, stopped = call.client, asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
@@ -236,7 +236,7 @@ async def _speak(call: TalkCall, options: argparse.Namespace, view: View) -> Non
             view.line(client.now_s, f"❗ the microphone: {line.failure}")
 
 
-async def _converse(call: TalkCall, sounds: list[bytes], options: argparse.Namespace, view: View) -> None:
+async def _converse(call: _TalkCall, sounds: list[bytes], options: argparse.Namespace, view: View) -> None:
     """Speak, wait for the answer, speak over it if asked to; until the bot is done or the time is up."""
     client = call.client
 
@@ -264,7 +264,7 @@ async def _converse(call: TalkCall, sounds: list[bytes], options: argparse.Names
     await waits(lambda: client.now_s >= end_s)
 
 
-async def _say(call: TalkCall, pcm: bytes, waits: Any) -> None:
+async def _say(call: _TalkCall, pcm: bytes, waits: Any) -> None:
     from .sound import audible_span
 
     client = call.client
@@ -289,7 +289,7 @@ def _reply_ms(client: WebSocketClient) -> float:
     return playback.played_ms if playback.turn is not None else playback.played / playback.sample_rate * 1000
 
 
-def _is_over(call: TalkCall) -> bool:
+def _is_over(call: _TalkCall) -> bool:
     """Whether the bot has answered what was said last and is quiet again, or has given up on it."""
     from .sound import RATE, audible_span
 
@@ -307,7 +307,7 @@ def _is_over(call: TalkCall) -> bool:
     return client.now_s >= last_s + PATIENCE_S
 
 
-def _show(call: TalkCall, options: argparse.Namespace) -> int:
+def _show(call: _TalkCall, options: argparse.Namespace) -> int:
     from .report import report_of
 
     client = call.client

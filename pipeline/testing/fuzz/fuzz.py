@@ -45,7 +45,7 @@ def check_conversation(build: Build, schedule: Schedule, **options: Any) -> Asyn
 
     async def script(call: AsyncCall) -> None:
         now = 0.0
-        for at, what in steps_of(schedule):
+        for at, what in _steps_of(schedule):
             if at > now:
                 await call.wait(at - now)
                 now = at
@@ -54,7 +54,7 @@ def check_conversation(build: Build, schedule: Schedule, **options: Any) -> Asyn
     try:
         return run_offline(build, script, **{"speech": "words", "is_checked": True, **options})
     except ConversationFailed as failed:
-        raise ConversationFailed(failed.violations, script_of(schedule)) from None
+        raise ConversationFailed(failed.violations, _script_of(schedule)) from None
 
 
 async def _do(call: AsyncCall, what: Frame | ClientMessage | None) -> None:
@@ -66,7 +66,7 @@ async def _do(call: AsyncCall, what: Frame | ClientMessage | None) -> None:
         await call.sends(what)
 
 
-def steps_of(schedule: Schedule) -> list[Due]:
+def _steps_of(schedule: Schedule) -> list[Due]:
     """What the ears and the client do, in order; in the end a client that decides about turns ends the last one."""
     steps = sorted((step for action in schedule.actions for step in _MEANING[action.do](action)), key=lambda s: s[0])
     kinds = [action.do for action in schedule.actions]
@@ -78,10 +78,10 @@ def steps_of(schedule: Schedule) -> list[Due]:
     return steps
 
 
-def script_of(schedule: Schedule) -> str:
+def _script_of(schedule: Schedule) -> str:
     """Python that does the same with the verbs of a `Call`."""
     lines, now = [], 0.0
-    for at, what in steps_of(schedule):
+    for at, what in _steps_of(schedule):
         if at > now:
             lines.append(f"    call.wait({at - now!r})")
             now = at

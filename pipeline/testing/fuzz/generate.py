@@ -24,6 +24,8 @@ from ...errors import ConfigurationError
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+__all__ = ["Delays", "Do", "Schedule", "ScheduledAction", "generate", "schedules"]
+
 WORDS = ("where is my order", "when do you open", "i want to return it", "no wait", "a pizza please", "and a coke")
 BACKCHANNELS = ("mhm", "okay", "yes", "right")
 

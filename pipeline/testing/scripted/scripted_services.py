@@ -36,6 +36,18 @@ from ..fuzz.stamps import sentences_in, spoken, stamped
 if TYPE_CHECKING:
     from ..fuzz.generate import Schedule
 
+__all__ = [
+    "ScriptedAnswer",
+    "ScriptedIntent",
+    "ScriptedLLM",
+    "ScriptedRetriever",
+    "ScriptedVoice",
+    "ServiceScript",
+    "ServiceStep",
+    "scripts_for",
+    "tokens",
+]
+
 CHUNK_MS = 20.0  # length of one chunk of scripted audio
 
 

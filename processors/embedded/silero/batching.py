@@ -76,12 +76,12 @@ class _Item:
 
 @dataclass(slots=True)
 class _Row:
-    stream: SileroStream
+    stream: _SileroStream
     items: list[_Item]
     answers: list[float] = field(default_factory=list)  # filled on the thread, one for each item
 
 
-class SileroStream:
+class _SileroStream:
     """One conversation's audio; made by `SileroModel.stream`. Use it on its loop only."""
 
     def __init__(self, model: SileroModel, sample_rate: int) -> None:
@@ -148,14 +148,14 @@ class SileroModel:
         self.calls = 0  # runs of the thread so far
         self.chunks = 0  # chunks answered so far; by calls, the mean batch
         self.failures = 0  # calls that raised; their chunks count as silence
-        self._streams: set[SileroStream] = set()  # open ones
-        self._ready: dict[SileroStream, None] = {}  # streams with pending chunks, in the order they asked
+        self._streams: set[_SileroStream] = set()  # open ones
+        self._ready: dict[_SileroStream, None] = {}  # streams with pending chunks, in the order they asked
         self._is_busy = False  # a call is scheduled or in flight
         self._executor: ThreadPoolExecutor | None = None  # None while no stream is open
 
-    def stream(self, sample_rate: int) -> SileroStream:
+    def stream(self, sample_rate: int) -> _SileroStream:
         """Open a stream at 8000 or 16000 Hz. Raises `ConfigurationError` for another rate."""
-        stream = SileroStream(self, sample_rate)
+        stream = _SileroStream(self, sample_rate)
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="leibniz-silero")
             self._executor.submit(step, sample_rate)  # load the weights before the first chunk comes
@@ -167,14 +167,14 @@ class SileroModel:
         for stream in tuple(self._streams):
             stream.close()
 
-    def ask(self, stream: SileroStream) -> None:
+    def ask(self, stream: _SileroStream) -> None:
         """`stream` has chunks: start a call soon, or after the one in flight."""
         self._ready[stream] = None
         if not self._is_busy:
             self._is_busy = True
             self._plan()
 
-    def leave(self, stream: SileroStream) -> None:
+    def leave(self, stream: _SileroStream) -> None:
         """`stream` is closed; the last one ends the thread."""
         self._streams.discard(stream)
         self._ready.pop(stream, None)

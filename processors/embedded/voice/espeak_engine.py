@@ -44,7 +44,7 @@ class _EspeakEvent(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EspeakEvent))
 
 
-class Espeak:
+class _Espeak:
     """The library. One per process, one text at a time. Raises ValueError without espeakng-loader."""
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class Engine:
     """Answers {text, rate_wpm, pitch, voice, sample_rate} with packed chunks."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self._espeak = Espeak()  # the library
+        self._espeak = _Espeak()  # the library
 
     def serve(self, payload: bytes, emit: Emit, is_wanted: Callable[[], bool]) -> None:
         """Speak one text; the library is stopped in the middle when it is not wanted any more."""

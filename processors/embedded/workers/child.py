@@ -66,7 +66,7 @@ def encode(kind: int, request_id: int = 0, payload: bytes = b"") -> bytes:
     return HEADER.pack(len(payload), request_id, kind) + payload
 
 
-class Child:
+class _Child:
     """The loop of the child. Reads ahead while an engine works, so that a CANCEL is seen in the middle of a request."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -135,7 +135,7 @@ class Child:
             os._exit(0)  # as above
 
 
-def load_engine(path: str, options: dict[str, Any]) -> Engine:
+def _load_engine(path: str, options: dict[str, Any]) -> Engine:
     """Make the engine of the file `path`, by path for the same reason."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None:
@@ -148,14 +148,14 @@ def load_engine(path: str, options: dict[str, Any]) -> Engine:
 def main() -> None:
     """Run the child on the socket that is its stdin."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the parent, which then ends the child
-    child = Child(socket.socket(fileno=os.dup(0)))
+    child = _Child(socket.socket(fileno=os.dup(0)))
     config = child.configure()
     sys.path[:] = config["path"]  # find what the parent finds
     # As `die_with_parent` of pipeline/engine/child_process.py, which cannot be imported here.
     if config["dies_with_thread"] and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even when a fork holds the socket open
     try:
-        engine = load_engine(config["engine"], config["options"])
+        engine = _load_engine(config["engine"], config["options"])
     except Exception as error:  # top of the process: the parent says it better than a traceback here
         child.fail(error)
         return
