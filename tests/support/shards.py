@@ -1,8 +1,7 @@
 """Tests side by side: in which order files go to the workers, and which file runs while no other does.
 
 `tests/budgets.toml` says how long a file takes; the longest go first, so that no worker is left with one at the end.
-A file that measures time, or counts what this machine runs, is listed there as alone: its tests run while every other
-worker waits between two of its own. The lock for that is fair: whoever asks first, goes first.
+A file that measures time is listed there as alone: its tests come last, and every other worker waits meanwhile. The lock for that is fair: whoever asks first, goes first.
 
     door   one at a time, held only while one waits for the room
     room   shared by all tests; an alone file has it for itself
@@ -33,12 +32,12 @@ def file_of(nodeid: str) -> str:
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Put the files in the order in which they are handed out: those that run alone, then the longest."""
+    """Put the files in the order in which they are handed out: the longest first, those that run alone last."""
     items.sort(key=lambda item: -_weight(file_of(item.nodeid)))  # stable: a file's own order stays
 
 
 def _weight(file: str) -> float:
-    return float("inf") if file in ALONE else SECONDS.get(file, DEFAULT_S)
+    return 0.0 if file in ALONE else SECONDS.get(file, DEFAULT_S)
 
 
 class ByFile(LoadScopeScheduling):
