@@ -49,8 +49,11 @@ class ByFile(LoadScopeScheduling):
 
 
 def workers_for(config: pytest.Config) -> int:
-    """Return how many processes run the tests: two a core for all of them, as many of them wait; else none beside."""
-    is_whole = config.args == config.getini("testpaths")
+    """Return how many processes run the tests: two a core for all of them, as many of them wait.
+
+    None beside this one for files that are named, and for full sizes, whose figures want the machine for themselves.
+    """
+    is_whole = config.args == config.getini("testpaths") and config.option.markexpr.strip() != "full"
     return min(2 * (os.cpu_count() or 1), MOST_WORKERS) if is_whole else 0
 
 
