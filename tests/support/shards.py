@@ -1,7 +1,8 @@
 """Tests side by side: in which order files go to the workers, and which file runs while no other does.
 
 `tests/budgets.toml` says how long a file takes; the longest go first, so that no worker is left with one at the end.
-A file that measures time is listed there as alone: its tests come last, and every other worker waits meanwhile. The lock for that is fair: whoever asks first, goes first.
+A file that measures time is listed there as alone: its tests come last, and every other worker waits meanwhile. The
+lock for that is fair: whoever asks first, goes first.
 
     door   one at a time, held only while one waits for the room
     room   shared by all tests; an alone file has it for itself
