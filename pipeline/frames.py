@@ -346,13 +346,17 @@ class BargeInFrame(SystemFrame):
 
 @dataclass
 class ReplyInterruptedFrame(InterruptionFrame):
-    """The interruption of one reply, sent once, both ways, by its owner. Pipecat's processors see an InterruptionFrame.
-
-    `heard_ms` is filled in by the gate's knowledge where there is any, else 0.
-    """
+    """The interruption of one reply, sent once, both ways, by its owner; an InterruptionFrame to Pipecat's own."""
 
     turn_id: int = 0
-    heard_ms: float = 0.0
+    heard_ms: float = 0.0  # 0 also where nobody knows
+
+
+@dataclass
+class TurnActedFrame(SystemFrame):
+    """Upstream: the reply to this turn calls a tool, so its words are never put in front of others."""
+
+    turn_id: int = 0
 
 
 @dataclass

@@ -40,6 +40,7 @@ from ..pipeline.frames import (
     ReplyStartedFrame,
     SpeculativeContextFrame,
     SpeculativeTurnFrame,
+    TurnActedFrame,
     TurnContextFrame,
     UserTurnFrame,
     UtteranceDiscardedFrame,
@@ -114,12 +115,11 @@ class Responder(Processor):
         self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over, has_sentence)  # see there
         self._renewal: UserTurnFrame | None = None  # late words on their way to a turn of their own; None: no such
         self._cuts = Cuts(self)  # interruptions on their way; later frames wait behind them
-        # replies, generated, failed, cuts, stale; prepared_hits, _misses, _saved_ms
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # replies generated failed cuts stale; prepared_hits _misses _saved_ms
         self._prepared = Preparation(self.counts, is_wanted=prepare)  # the reply to a guess
 
     async def cleanup(self) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing."""
         self._prepared.drop("the conversation is over")
         self._timer.forget()
         await super().cleanup()
@@ -286,6 +286,7 @@ class Responder(Processor):
     async def _on_call(self, frame: Any, direction: FrameDirection) -> None:
         if direction is FrameDirection.UPSTREAM:
             self._stream.on_call(frame)
+            await self.push_frame(TurnActedFrame(turn_id=self._stream.turn_id), direction)
         await self.push_frame(frame, direction)
 
     @consumes(FunctionCallResultFrame, FunctionCallCancelFrame)
@@ -315,10 +316,7 @@ class Responder(Processor):
         if watch is not self._timer.watch:
             return
         logger.warning(f"turn {watch.turn_id}: {what.value} in time")
-        if what.is_voice:
-            await self._voice_failed(watch, what.value)
-        else:
-            await self._apologise(watch, what.value)
+        await (self._voice_failed if what.is_voice else self._apologise)(watch, what.value)
 
     def _failed_early(self, watch: ReplyWatch, reason: str) -> bool:
         """Whether the reply is held; it is forgotten then, and its turn, when committed, is asked anew."""
@@ -332,6 +330,7 @@ class Responder(Processor):
             return
         logger.info(f"turn {watch.turn_id} is answered by an apology: {reason}")
         self.counts["failed"] += 1
+        watch.text = f"{watch.text} {self._apology}" if is_voiced(watch, self.conductor) else self._apology
         watch.stopped(self._now())
         if not is_stopped:
             await self.push_frame(GenerationStopFrame())

@@ -30,6 +30,7 @@ from ..pipeline.frames import (
     SpeechChunkFrame,
     StateChangedFrame,
     TextBufferFrame,
+    TurnActedFrame,
     TurnPredictionFrame,
     UnrecognizedSpeechFrame,
     UserSpeakingFrame,
@@ -175,6 +176,11 @@ class TurnAggregator(Processor):
             actions = self._core.on_cut(cut <= self._heard_turn_id, self._now())
         await self.push_frame(frame, direction)
         await self._act(actions)
+
+    @consumes(TurnActedFrame)
+    async def _on_acted(self, frame: TurnActedFrame, direction: FrameDirection) -> None:
+        if frame.turn_id == self._turn_id:
+            self._core.on_acted()
 
     # -- shell -------------------------------------------------------------------------------------------------
 

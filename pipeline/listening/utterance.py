@@ -242,6 +242,11 @@ class Utterance(Reconfigurable):
         actions: list[TurnAction] = [Words(self.fragments, not self.pending)] if self.fragments else []
         return actions
 
+    def on_acted(self) -> None:
+        """The turn has called a tool: it is never asked again, so its words stand in front of no others."""
+        del self.finals[: self._put_back]
+        self._put_back, self._answered, self._cut_words = 0, [], []
+
     def on_renewed(self, text: str) -> list[TurnAction]:
         """The responder asks the turn that was cut again, late words included: take back what was put back."""
         rest = beyond(text, " ".join(self._cut_words))  # words that came too late for that, too

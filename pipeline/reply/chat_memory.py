@@ -12,6 +12,8 @@ The list lives in a Pipecat `LLMContext`, so every Pipecat LLM service, tool and
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pipecat.adapters.llm.schemas.tools_schema import ToolsSchema
@@ -21,6 +23,7 @@ from ..conversation.resume import Resumption
 from ..errors import ConfigurationError
 
 INTERRUPTED = "[interrupted]"  # marks an answer that the user cut
+SETTLED = "COMPLETED"  # told of a tool that has no result, as by Pipecat's aggregators
 PASSAGES = "{question}\n\nPassages that may help:\n{passages}"
 
 
@@ -41,6 +44,7 @@ class ChatMemory:
         self._max_chars = max_chars
         self._turns: dict[int, list[Any]] = {}  # turn -> its messages, the question first; oldest turn first
         self._said_before = (0, "")  # (turn, words) of a reply that began in another process; (0, "") for none
+        self._withdrawn: tuple[int, list[Any]] = (0, [])  # the turn cut last before it was audible, and its messages
 
     def instruct(self, prompt: str) -> None:
         """Put a system prompt in front."""
@@ -84,27 +88,33 @@ class ChatMemory:
 
     def tool_called(self, turn_id: int, call_id: str, name: str, arguments: Any) -> None:
         """The LLM called a tool; its result is not there yet."""
+        if turn_id not in self._turns and turn_id == self._withdrawn[0]:  # the cut came before the call was known
+            self._turns = dict(sorted({**self._turns, turn_id: self._withdrawn[1]}.items()))
         call = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
-        self._turns.setdefault(turn_id, []).extend(
+        messages = self._turns.setdefault(turn_id, [])
+        is_behind_words = bool(messages) and messages[-1] in self._pieces(turn_id)
+        words = messages.pop() if is_behind_words else {}  # in one message with the call, as strict servers want it
+        messages.extend(
             [
-                {"role": "assistant", "tool_calls": [{"id": call_id, "function": call, "type": "function"}]},
+                {"role": "assistant", **words, "tool_calls": [{"id": call_id, "function": call, "type": "function"}]},
                 {"role": "tool", "content": "IN_PROGRESS", "tool_call_id": call_id},
             ]
         )
         self._publish()
 
     def tool_answered(self, call_id: str, result: Any) -> None:
-        """A tool's result has come, perhaps after its turn was over."""
+        """A tool's result has come, perhaps after its turn was over. Of any type: see `as_told`."""
         for messages in self._turns.values():
             for message in messages:
                 if message.get("tool_call_id") == call_id:
-                    message["content"] = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+                    message["content"] = as_told(result)
         self._publish()
 
     def said(self, turn_id: int, text: str) -> None:
-        """What was generated before a tool was called: the LLM goes on behind it."""
-        if text.strip():
-            self._turns.setdefault(turn_id, []).append({"role": "assistant", "content": text.strip()})
+        """A tool is called; `text` is all that was generated in this turn before. The LLM goes on behind it."""
+        rest = " ".join(text.split()[sum(len(m["content"].split()) for m in self._pieces(turn_id)) :])
+        if rest:
+            self._turns.setdefault(turn_id, []).append({"role": "assistant", "content": rest})
             self._publish()
 
     def played(self, turn_id: int, text: str) -> None:
@@ -112,25 +122,40 @@ class ChatMemory:
         self._answer(turn_id, f"{self._before(turn_id)} {text}")
 
     def cut(self, turn_id: int, heard: str, *, was_audible: bool) -> None:
-        """The reply was interrupted; unless any of it was audible, its question goes back to the user's floor."""
+        """The reply was interrupted; unless any of it was audible, its question goes back to the user's floor.
+
+        One that has called a tool stays: the call may have had effects.
+        """
         before = self._before(turn_id)
         if was_audible or before:
             self._answer(turn_id, " ".join(f"{before} {heard} {INTERRUPTED}".split()))
-        elif not any("tool_calls" in message for message in self._turns.get(turn_id, ())):
-            self._turns.pop(turn_id, None)
-            self._publish()
+        elif any("tool_calls" in message for message in self._turns.get(turn_id, ())):
+            self._answer(turn_id, INTERRUPTED)
         else:
-            self._answer(turn_id, INTERRUPTED)  # a tool was at work, which may have had effects
+            self._withdrawn = (turn_id, self._turns.pop(turn_id, []))
+            self._publish()
 
     def _before(self, turn_id: int) -> str:
         return self._said_before[1] if turn_id == self._said_before[0] else ""
 
+    def _pieces(self, turn_id: int) -> list[Any]:
+        """What was said before, between and after tool calls: the messages that hold it, the first one first."""
+        return [m for m in self._turns.get(turn_id, ()) if m["role"] == "assistant" and m.get("content")]
+
     def _answer(self, turn_id: int, text: str) -> None:
+        """`text` is what was heard of the reply: its words belong to the pieces in front of tool calls, then behind."""
         messages = self._turns.setdefault(turn_id, [])
         self._plain(messages)
-        messages[:] = [m for m in messages if m["role"] != "assistant" or "tool_calls" in m]
-        if text.strip():
-            messages.append({"role": "assistant", "content": text.strip()})
+        words, is_cut = text.removesuffix(INTERRUPTED).split(), text.endswith(INTERRUPTED)
+        for piece in () if self._before(turn_id) else self._pieces(turn_id):
+            size = len(piece["content"].split())
+            piece["content"], words = " ".join(words[:size]), words[size:]
+            if not piece["content"]:
+                del piece["content"]
+        rest = " ".join([*words, *([INTERRUPTED] if is_cut else [])])
+        messages[:] = [m for m in messages if m["role"] != "assistant" or "content" in m or "tool_calls" in m]
+        if rest:
+            messages.append({"role": "assistant", "content": rest})
         self._publish()
 
     def _plain(self, messages: list[Any]) -> None:
@@ -149,3 +174,38 @@ class ChatMemory:
         messages = [m for turn in self._turns.values() for m in turn]
         chars = sum(len(str(m.get("content") or m.get("tool_calls"))) for m in messages)
         return len(messages) > self._max_messages or chars > self._max_chars
+
+
+def as_told(result: Any) -> str:
+    """What the LLM is told of a tool's result: text as it is, JSON of all that can be JSON, else its text.
+
+    False, 0 and empty lists are results. None is none: `SETTLED`.
+    """
+    if isinstance(result, str):
+        return result or SETTLED
+    if result is None:
+        return SETTLED
+    try:
+        return json.dumps(result, ensure_ascii=False, default=_plain_value)
+    except (TypeError, ValueError, RecursionError):  # keys that are no text, circles
+        return _text_of(result)
+
+
+def _plain_value(value: Any) -> Any:
+    """What JSON does not know, as what it knows: called by `json` for each such value."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)):  # of pydantic
+        return dump(mode="json")
+    if isinstance(value, Mapping):
+        return dict(value)
+    return _text_of(value)
+
+
+def _text_of(value: Any) -> str:
+    try:
+        return value.decode() if isinstance(value, (bytes, bytearray)) else str(value)
+    except Exception as error:  # whatever a result's own `__str__` raises, the call is settled
+        return f"a {type(value).__name__} that cannot be told ({type(error).__name__})"

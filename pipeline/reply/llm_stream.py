@@ -71,13 +71,14 @@ class LlmStream:
         if isinstance(frame, FunctionCallInProgressFrame):
             self._memory.tool_called(self.turn_id, frame.tool_call_id, frame.function_name, frame.arguments)
         elif (watch := self.watch) is not None:
+            self._memory.said(watch.turn_id, watch.text)
             watch.called({call.tool_call_id for call in frame.function_calls})
 
     def on_call_over(self, frame: FunctionCallResultFrame | FunctionCallCancelFrame) -> tuple[ReplyWatch, bool] | None:
         """A tool has answered, or will not. Returns the reply that waited only for it, and whether to ask again."""
         must_ask, result = True, "CANCELLED"
         if isinstance(frame, FunctionCallResultFrame):
-            properties, result = frame.properties, frame.result or "COMPLETED"
+            properties, result = frame.properties, frame.result
             if properties is not None and not properties.is_final:
                 return None
             said = frame.run_llm if properties is None or properties.run_llm is None else properties.run_llm

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import decimal
+import uuid
 from typing import Any
 
 import pytest
@@ -55,6 +59,97 @@ def test_what_a_tool_may_have_done_is_not_forgotten() -> None:
     memory.tool_answered("c1", {"bought": True})
     assert [role for role, _ in told(memory)] == ["user", "assistant", "tool", "assistant"]
     assert told(memory)[2][1] == '{"bought": true}'
+
+
+def test_words_before_a_tool_call_stand_before_it() -> None:
+    memory = ChatMemory(LLMContext())
+    memory.ask(1, "price")
+    memory.said(1, "Let me see. ")
+    memory.tool_called(1, "c1", "price", {})
+    assert told(memory)[1] == ("assistant", "Let me see.")
+    memory.tool_answered("c1", {"euros": 900})
+    memory.said(1, "Let me see.  Nine hundred. And")
+    memory.tool_called(1, "c2", "stock", {})
+    memory.tool_answered("c2", 3)
+    memory.played(1, "Let me see.  Nine hundred. And three are left.")
+    said = [content for role, content in told(memory) if role == "assistant" and content]
+    assert said == ["Let me see.", "Nine hundred. And", "three are left."]
+
+
+@pytest.mark.parametrize(
+    ("heard", "said"),
+    [
+        ("", [INTERRUPTED]),
+        ("Let me", ["Let me", INTERRUPTED]),
+        ("Let me see.", ["Let me see.", INTERRUPTED]),
+        ("Let me see. Nine", ["Let me see.", f"Nine {INTERRUPTED}"]),
+    ],
+)
+def test_of_a_cut_answer_round_a_tool_call_each_piece_is_kept_as_heard(heard: str, said: list[str]) -> None:
+    memory = ChatMemory(LLMContext())
+    memory.ask(1, "price")
+    memory.said(1, "Let me see.")
+    memory.tool_called(1, "c1", "price", {})
+    memory.tool_answered("c1", {"euros": 900})
+    memory.cut(1, heard, was_audible=True)
+    assert [content for role, content in told(memory) if role == "assistant" and content] == said
+
+
+def test_a_call_that_is_known_only_after_its_turn_was_cut_brings_its_question_back() -> None:
+    memory = ChatMemory(LLMContext())
+    memory.ask(1, "buy it")
+    memory.cut(1, "", was_audible=False)
+    memory.ask(2, "and a coke")
+    memory.tool_called(1, "c1", "buy", {})
+    assert told(memory) == [("user", "buy it"), ("assistant", None), ("tool", "IN_PROGRESS"), ("user", "and a coke")]
+
+
+@dataclasses.dataclass
+class Table:
+    seats: int
+    day: datetime.date
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    ("result", "content"),
+    [
+        (None, "COMPLETED"),
+        ("", "COMPLETED"),
+        ("no JSON {", "no JSON {"),
+        (False, "false"),
+        (0, "0"),
+        ([], "[]"),
+        ({}, "{}"),
+        ({"day": datetime.date(2026, 1, 2)}, '{"day": "2026-01-02"}'),
+        (datetime.timedelta(minutes=5), '"0:05:00"'),
+        (decimal.Decimal("1.50"), '"1.50"'),
+        ({3, 1, 2}, "[1, 2, 3]"),
+        ((1, "zwei"), '[1, "zwei"]'),
+        (Table(4, datetime.date(2026, 1, 2)), '{"seats": 4, "day": "2026-01-02"}'),
+        (b"abc", '"abc"'),
+        (uuid.UUID(int=7), f'"{uuid.UUID(int=7)}"'),
+        ({(1, 2): "a tuple as key"}, "{(1, 2): 'a tuple as key'}"),
+        (CIRCLE, "[[...]]"),
+        (Mute(), '"a Mute that cannot be told (RuntimeError)"'),
+        (b"\xff", '"a bytes that cannot be told (UnicodeDecodeError)"'),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_result_of_any_type_is_told(result: Any, content: str) -> None:
+    memory = ChatMemory(LLMContext())
+    memory.ask(1, "look")
+    memory.tool_called(1, "c1", "look", {})
+    memory.tool_answered("c1", result)
+    assert told(memory)[-1] == ("tool", content)
 
 
 def test_the_oldest_turns_go_whole_and_the_instructions_stay() -> None:

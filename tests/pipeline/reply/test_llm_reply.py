@@ -112,7 +112,7 @@ async def asks(call: AsyncCall, text: str) -> None:
     asked = call.states.count("thinking")
     await call.types(text)
     await call.until(lambda: call.states.count("thinking") > asked, "question")  # it stands behind the LLM's queue
-    await call.until_state("idle", timeout_s=8)
+    await call.until_state("idle", timeout_s=20)
     await asyncio.sleep(0.02)  # until the responder knows it too
 
 
@@ -130,7 +130,7 @@ def test_a_streamed_answer_is_spoken_sentence_by_sentence_while_the_rest_is_gene
         await call.types("what do bikes cost")
         await call.until_heard(100, timeout_s=4)
         assert not texts(call)[1:]  # the LLM is still at it
-        await call.until_state("idle", timeout_s=8)
+        await call.until_state("idle", timeout_s=20)
         await asyncio.sleep(0.02)
 
     steps = ("They ", "cost 900. ", "Cheap ", 2.0, "ones ", "cost less.")
