@@ -53,7 +53,6 @@ from ..pipeline.reply.llm_stream import LlmStream
 from ..pipeline.reply.preparation import Preparation
 from ..pipeline.reply.reply_timer import ReplyTimer, is_voiced
 from ..pipeline.reply.reply_watch import Overdue, ReplyBounds, ReplyWatch, instead_of
-from .embedded.voice.sentences import has_sentence
 
 APOLOGY = "I'm sorry, I can't answer that right now. Please ask me again."
 COMPLEX = "complex_query"  # the contract's intent for the LLM
@@ -111,7 +110,7 @@ class Responder(Processor):
         self._open: int | None = None  # the turn whose reply may be cut: being answered, generated or played
         self._is_replying = False  # its reply has begun, so its question is settled
         self._timer = ReplyTimer(self._on_due)  # its `watch` is what is awaited of the open reply, once that has begun
-        self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over, has_sentence)  # see there
+        self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over)  # see there
         self._renewal: UserTurnFrame | None = None  # late words on their way to a turn of their own; None: no such
         self._cuts = Cuts(self)  # interruptions on their way; later frames wait behind them
         # replies, generated, failed, cuts, stale; prepared_hits, _misses, _saved_ms

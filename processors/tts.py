@@ -31,8 +31,8 @@ from ..pipeline.frames import (
     ReplyTextFrame,
     SecondVoiceFrame,
 )
+from ..pipeline.text.sentences import SentenceStream, split_text
 from .embedded.voice.espeak import EspeakVoice, Words
-from .embedded.voice.sentences import split_text, take_sentences
 
 YIELD_EVERY = 8  # chunks; other conversations get the loop between them, however fast the voice is
 MAX_SENTENCES = 256  # of one reply waiting for the voice; what follows is not spoken, with an error
@@ -100,7 +100,7 @@ class EmbeddedTTS(Processor):
         self._lead_s = lead_s  # audio made ahead of real time
         self._first_byte_s = first_byte_s  # from asking for a sentence to its first sound
         self.is_standby = is_standby  # speaks only what the first voice could not
-        self._text = ""  # of the LLM's response, the sentence that is not whole yet
+        self._text = SentenceStream()  # of the LLM's response, the sentence that is not whole yet
         self._replies: dict[int, _Reply] = {}  # turn -> reply not over, in the order of their audio
         self._newest = 0  # turn of the last reply opened here; a TTSSpeakFrame without a turn belongs to it
         self._stale_upto = -1  # newest turn that was interrupted; its late texts are not spoken
@@ -153,15 +153,14 @@ class EmbeddedTTS(Processor):
         if self.is_standby or frame.skip_tts:
             await self.push_frame(frame, direction)
             return
-        sentences, self._text = take_sentences(self._text + frame.text)
-        await self._add(self._newest, sentences, is_told=False)
+        await self._add(self._newest, self._text.feed(frame.text), is_told=False)
 
     @consumes(LLMFullResponseStartFrame, LLMFullResponseEndFrame)
     async def _on_response(self, frame: Frame, direction: FrameDirection) -> None:
         if self.is_standby:
             await self.push_frame(frame, direction)
             return
-        rest, self._text = split_text(self._text), ""
+        rest = self._text.flush()
         if isinstance(frame, LLMFullResponseEndFrame):
             await self._add(self._newest, rest, is_told=False)
         reply = self._replies.get(self._newest)
@@ -204,7 +203,7 @@ class EmbeddedTTS(Processor):
         for turn_id in cut:  # the engine has cancelled their tasks already
             self._replies.pop(turn_id).done.set()
         self._stale_upto = max(self._stale_upto, upto or 0, *cut)
-        self._text = ""
+        self._text = SentenceStream()
         await self.push_frame(frame, direction)
         await self._end_if_silent()
 

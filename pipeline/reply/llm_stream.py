@@ -19,6 +19,7 @@ from pipecat.frames.frames import (
 
 from ..engine.processor import Processor
 from ..frames import ReplySpeechFrame, ReplyStartedFrame
+from ..text.sentences import has_sentence
 from .chat_memory import Memory
 from .reply_timer import ReplyTimer
 from .reply_watch import ReplyWatch
@@ -33,7 +34,6 @@ class LlmStream:
         timer: ReplyTimer,
         memory: Memory,
         on_over: Callable[[ReplyWatch], Coroutine[Any, Any, None]],
-        has_sentence: Callable[[str], bool],
     ) -> None:
         self.turn_id = 0  # of the reply whose marker left the LLM last: what leaves it now is that reply's
         self.has_error = False  # the response going on has failed
@@ -41,7 +41,6 @@ class LlmStream:
         self._timer = timer  # knows the open reply
         self._memory = memory  # is told of tools
         self._on_over = on_over
-        self._has_sentence = has_sentence  # whether the voice can begin with a text
 
     @property
     def watch(self) -> ReplyWatch | None:
@@ -58,7 +57,7 @@ class LlmStream:
             return
         if isinstance(frame, LLMTextFrame):
             watch.token(frame.text, now)
-            if not watch.is_handed and self._has_sentence(watch.text):
+            if not watch.is_handed and has_sentence(watch.text):
                 watch.handed(now)
         elif isinstance(frame, TTSSpeakFrame) and not isinstance(frame, ReplySpeechFrame):
             watch.tool_said(frame.text, now)

@@ -62,6 +62,7 @@ SPLIT = {
     "We open at 9 a.m.": 1,
     "She lives in the U.S. He does not.": 2,
     "We have bells, etc. Bikes cost 900. Ok?": 3,
+    "Hello. It costs 3.50 at Dr. Hill's! Really?  Yes": 4,
     "He said no. I left. It was mine. Then 5 men came. So do I. We go.": 6,
     'He said "no." I left. (He stayed.) She did too.': 4,
     "It costs 5. The rest is free. 7 are left.": 3,
@@ -155,6 +156,13 @@ def test_no_character_is_cut_in_two(unit: str) -> None:
         pieces = split_text("x" * before + unit * 60, max_chars=20)
         assert max(map(len, pieces)) <= 20
         assert all(piece.lstrip("x").replace(unit, "") == "" for piece in pieces)
+
+
+def test_a_piece_is_never_longer_than_the_limit_and_no_word_is_lost() -> None:
+    text = "one, two three four; five six seven eight nine ten eleven twelve " * 9 + "x" * 100
+    pieces = split_text(text, max_chars=40)
+    assert max(map(len, pieces)) <= 40
+    assert "".join("".join(pieces).split()) == "".join(text.split())
 
 
 # -- while it grows --------------------------------------------------------------------------------------------

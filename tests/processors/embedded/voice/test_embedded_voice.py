@@ -27,7 +27,6 @@ from leibniz_voice.pipeline.frames import (
     ReplyStartedFrame,
 )
 from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
-from leibniz_voice.processors.embedded.voice.sentences import split_text
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.tts import EmbeddedTTS
@@ -120,24 +119,6 @@ def go(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def spoken(voice: EspeakVoice, text: str) -> tuple[np.ndarray, list[tuple[str, float]]]:
     chunks = [chunk async for chunk in voice.speak(text)]
     return np.frombuffer(b"".join(pcm for pcm, _ in chunks), np.int16), [word for _, words in chunks for word in words]
-
-
-# -- text ------------------------------------------------------------------------------------------------------
-
-
-def test_text_is_cut_after_sentences_and_not_after_abbreviations():
-    assert split_text("Hello. It costs 3.50 at Dr. Hill's! Really?  Yes") == [
-        "Hello.", "It costs 3.50 at Dr. Hill's!", "Really?", "Yes",
-    ]  # fmt: skip
-    assert split_text('He said "no." I left.') == ['He said "no."', "I left."]
-    assert split_text(" \n ") == []
-
-
-def test_a_piece_is_never_longer_than_the_limit_and_no_word_is_lost():
-    text = "one, two three four; five six seven eight nine ten eleven twelve " * 9 + "x" * 100
-    pieces = split_text(text, max_chars=40)
-    assert max(map(len, pieces)) <= 40
-    assert "".join("".join(pieces).split()) == "".join(text.split())
 
 
 # -- voice -----------------------------------------------------------------------------------------------------
