@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
 
 import pytest
@@ -18,6 +17,7 @@ from leibniz_voice.pipeline.text.sentences import (
     split_text,
     take_sentences,
 )
+from tests.support.work import calls_made
 
 WHOLE = """
 We open at 9 a.m. on Monday.
@@ -194,27 +194,9 @@ def test_in_whatever_pieces_it_comes_the_sentences_are_the_same(text: str, sizes
     assert not any(text[start:end].strip() for start, end in list(pairwise(edges))[::2])  # nothing is lost
 
 
-def calls_made(text: str) -> int:
-    """How many functions run while `text` is fed letter by letter."""
-    count, stream = 0, SentenceStream()
-
-    def tell(frame: object, event: str, argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(tell)
-    try:
-        for letter in text:
-            stream.feed(letter)
-    finally:
-        sys.setprofile(before)
-    return count
-
-
 @pytest.mark.parametrize("kind", ["word ", "a sentence. ", "Dr. ", "。", "\n", " ", "!", "x", "1. "])
 def test_the_work_grows_as_the_text_does(kind: str) -> None:
-    short, long = (calls_made((kind * 2000)[:size]) for size in (500, 2000))
+    short, long = (calls_made(SentenceStream().feed, (kind * 2000)[:size]) for size in (500, 2000))
     assert long < 5.5 * short
     assert long < 100 * 2000
 
