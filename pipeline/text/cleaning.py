@@ -30,8 +30,9 @@ class Cleaning:
                 raise ConfigurationError(f"{tag!r} is no name of a tag; write it without < and >")
 
 
-CLEAN = Cleaning()
-AS_WRITTEN = Cleaning(thoughts=False, markup=False)
+CLEAN = Cleaning()  # what is done where nothing else is wanted
+AS_WRITTEN = Cleaning(thoughts=False, markup=False)  # nothing is
+CLEANED = "leibniz_cleaned"  # in the metadata of a frame whose text is cleaned already
 
 
 class TextCleaner:
