@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipecat.frames.frames import EndFrame, ErrorFrame, Frame, InterruptionFrame
+from pipecat.frames.frames import (
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+)
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.workers.runner import WorkerRunner
@@ -25,7 +33,9 @@ from leibniz_voice.pipeline.frames import (
     ReplyInterruptedFrame,
     ReplySpeechFrame,
     ReplyStartedFrame,
+    ReplyTextFrame,
 )
+from leibniz_voice.pipeline.text.pronunciation import Pronunciation
 from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
@@ -357,5 +367,20 @@ def test_ten_conversations_speak_at_once_through_one_process():
         said = await asyncio.gather(*(converse(turn_id) for turn_id in range(1, 11)))
         assert [words[3] for words in said] == [str(turn_id) for turn_id in range(1, 11)]
         assert all(words[-1] == "Goodbye" for words in said)
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_a_model_without_a_responder_is_cleaned_and_said_as_the_list_tells() -> None:
+    async def main() -> None:
+        pronunciation = Pronunciation({"bikes": "by sickles"}, spells=True)
+        async with running(pronunciation=pronunciation) as bot:
+            tokens = ("<think>no", "</think>**Bi", "kes** like", " AB12. ", "Two")
+            await bot.send(ReplyStartedFrame(turn_id=1), LLMFullResponseStartFrame(), *map(LLMTextFrame, tokens))
+            await bot.send(LLMFullResponseEndFrame(), ReplyEndedFrame(turn_id=1))
+            await bot.after.until(lambda: bot.after.has_ended(1))
+            assert [frame.text for frame in bot.after.of(ReplyTextFrame)] == ["Bikes like AB12.", "Two"]
+            assert [word for word, _ in bot.after.words(1)] == ["Bikes", "like", "AB12", "Two"]
 
     go(main)
