@@ -155,7 +155,7 @@ class SentenceStream:
             if end == _WAIT and not is_final:
                 return
             end = len(text) if end == _WAIT else end
-            self._start, self._at = end, max(self._at, end)
+            self._start = self._at = end  # what a cut has left is judged anew
             yield begin, begin + len(text[begin:end].rstrip())
 
     def _end(self, begin: int, is_final: bool) -> int:
@@ -170,7 +170,7 @@ class SentenceStream:
                 return _WAIT
             self._at = at = found.start()
             verdict, after = self._judge(begin, at, is_final)
-            if after > limit:
+            if max(verdict, after) > limit:
                 return cut_before(text, begin, limit)
             if verdict != _NO:
                 return verdict
