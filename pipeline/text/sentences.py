@@ -7,7 +7,7 @@
 
 Fed in any pieces it gives the same sentences, because a mark is judged only when enough of what follows is known: the
 next letter for most, the next word behind an abbreviation or a number. What is held is at most one sentence of
-`max_chars` and `LOOK_AHEAD` characters.
+`max_chars` and three times `LOOK_AHEAD` characters.
 
 A sentence ends at a stop of any script, with the quotes and brackets that close behind it; at an empty line; at a line
 break before or behind an item of a list, or behind a colon. Of the full stop see `full_stop`. Thai and Lao, which have
