@@ -5,6 +5,7 @@ from .intent import HttpIntent, KeywordIntent
 from .responder import Responder
 from .retrieval import HttpRetriever, SqliteRetriever
 from .smart_turn import SmartTurn
+from .spoken_text import SpokenText
 from .stt import EmbeddedSTT
 from .tracker import StateTracker
 from .tts import EmbeddedTTS
@@ -23,6 +24,7 @@ __all__ = [
     "SileroAnalyzer",
     "SileroVAD",
     "SmartTurn",
+    "SpokenText",
     "SqliteRetriever",
     "StateTracker",
     "TurnAggregator",

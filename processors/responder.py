@@ -46,7 +46,7 @@ from ..pipeline.frames import (
     UtteranceDiscardedFrame,
 )
 from ..pipeline.interruption.protection import check_marks, speech_of, without_marks
-from ..pipeline.reply.answers import NOT_UNDERSTOOD, Answers, intent_in, passages_in
+from ..pipeline.reply.answers import NOT_UNDERSTOOD, Answers, as_said, intent_in, passages_in
 from ..pipeline.reply.chat_memory import ChatMemory
 from ..pipeline.reply.cuts import Cuts
 from ..pipeline.reply.downstream import Downstream
@@ -54,7 +54,7 @@ from ..pipeline.reply.llm_stream import LlmStream
 from ..pipeline.reply.preparation import Preparation
 from ..pipeline.reply.reply_timer import ReplyTimer, is_voiced
 from ..pipeline.reply.reply_watch import Overdue, ReplyBounds, ReplyWatch, instead_of
-from .embedded.voice.sentences import has_sentence
+from ..pipeline.text.cleaning import CLEAN, Cleaning
 
 APOLOGY = "I'm sorry, I can't answer that right now. Please ask me again."
 COMPLEX = "complex_query"  # the contract's intent for the LLM
@@ -97,11 +97,12 @@ class Responder(Processor):
         bounds: ReplyBounds | None = None,
         memory_messages: int = 40,
         prepare: bool = False,
+        cleaning: Cleaning = CLEAN,
     ) -> None:
         super().__init__()
         check_marks(greeting, *(templates or {}).values())
-        self._answers = Answers(templates or {}, not_understood, unknown_is_not_understood)  # what needs no LLM
-        self._greeting = greeting  # said when the conversation starts; "" for none
+        self._answers = Answers(templates or {}, not_understood, unknown_is_not_understood, cleaning)  # need no LLM
+        self._greeting = as_said(greeting, cleaning)  # said when the conversation starts; "" for none
         self._llm_intents = frozenset(llm_intents)  # intents that are the LLM's
         self._apology = apology  # said when the LLM fails
         self._bounds = bounds or ReplyBounds()  # how long is waited
@@ -112,7 +113,7 @@ class Responder(Processor):
         self._open: int | None = None  # the turn whose reply may be cut: being answered, generated or played
         self._is_replying = False  # its reply has begun, so its question is settled
         self._timer = ReplyTimer(self._on_due)  # its `watch` is what is awaited of the open reply, once that has begun
-        self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over, has_sentence)  # see there
+        self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over, cleaning)
         self._renewal: UserTurnFrame | None = None  # late words on their way to a turn of their own; None: no such
         self._cuts = Cuts(self)  # interruptions on their way; later frames wait behind them
         self.counts: Counter[str] = Counter()  # replies generated failed cuts stale; prepared_hits _misses _saved_ms

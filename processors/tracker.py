@@ -18,10 +18,10 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
 
+from ..pipeline.conversation import metrics
 from ..pipeline.conversation.callbacks import Callback, TransitionCallbacks
 from ..pipeline.conversation.conversation_record import ConversationRecord
-from ..pipeline.conversation.log_lines import info_later, write_lines
-from ..pipeline.conversation.metrics import BARGE_INS, ENDED_LINE, MOVES, ended_facts, observe
+from ..pipeline.conversation.metrics import BARGE_INS, ENDED_LINE, MOVES, ended_facts, info_later
 from ..pipeline.conversation.pipecat_signals import SPEECH_FRAMES, Sign, StockSignals, Twins
 from ..pipeline.conversation.resume import RESUMED, resumption_of
 from ..pipeline.conversation.store import LogLine
@@ -107,7 +107,7 @@ class StateTracker(Processor):
     async def cleanup(self) -> None:
         """End the async callbacks, write the last log lines."""
         self._callbacks.close()
-        write_lines()
+        metrics.write_lines()
         await super().cleanup()
 
     @consumes(StartFrame)
@@ -358,7 +358,7 @@ class StateTracker(Processor):
                     self._cut.heard = message["heard"]
 
     async def _measured(self, turn_id: int) -> None:
-        observe(self._waterfall, self._last_breakdown)
+        metrics.observe(self._waterfall, self._last_breakdown)
         measured = self._measure(turn_id, heard=self.record.fields.heard)
         info_later(ENDED_LINE, self.record.session_id, *ended_facts(measured))
         self._waterfall.restart()

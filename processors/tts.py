@@ -31,8 +31,10 @@ from ..pipeline.frames import (
     ReplyTextFrame,
     SecondVoiceFrame,
 )
+from ..pipeline.text.cleaning import CLEAN, CLEANED, Cleaning, TextCleaner, cleaned
+from ..pipeline.text.pronunciation import Pronunciation
+from ..pipeline.text.sentences import SentenceStream, split_text
 from .embedded.voice.espeak import EspeakVoice, Words
-from .embedded.voice.sentences import split_text, take_sentences
 
 YIELD_EVERY = 8  # chunks; other conversations get the loop between them, however fast the voice is
 MAX_SENTENCES = 256  # of one reply waiting for the voice; what follows is not spoken, with an error
@@ -64,10 +66,12 @@ class EmbeddedTTS(Processor):
     `TTSSpeakFrame`s. With `is_standby` it stands behind another voice and speaks what the responder hands to it when
     that one has failed; everything else passes.
 
-    `voice`, `rate_wpm` and `pitch` are the voice's, `sample_rate` that of the audio (Hz). Audio is made faster than it
-    is played, but at most `lead_s` ahead. The first sound of a sentence must come within `first_byte_s`; past it, or
-    when the voice fails, an `ErrorFrame` goes upstream, the rest of the reply stays unspoken, and its end is told. A
-    sentence during which the worker died is asked for once more if nothing of it was heard.
+    `voice`, `rate_wpm` and `pitch` are the voice's, `sample_rate` that of the audio (Hz). `cleaning` says what of a
+    text is left out, `pronunciation` how words are said; those that were heard are told as they are written. Audio is
+    made faster than it is played, but at most `lead_s` ahead. The first sound of a sentence must come within
+    `first_byte_s`; past it, or when the voice fails, an `ErrorFrame` goes upstream, the rest of the reply stays
+    unspoken, and its end is told. A sentence during which the worker died is asked for once more if nothing of it was
+    heard.
 
     ReplyStarted | speech -> audio audio audio | speech -> audio ... | ReplyEnded
 
@@ -92,6 +96,8 @@ class EmbeddedTTS(Processor):
         lead_s: float = 10.0,
         first_byte_s: float = 3.0,
         is_standby: bool = False,
+        cleaning: Cleaning = CLEAN,
+        pronunciation: Pronunciation | None = None,
         name: str | None = None,
     ) -> None:
         if lead_s <= 0 or first_byte_s <= 0:
@@ -101,7 +107,10 @@ class EmbeddedTTS(Processor):
         self._lead_s = lead_s  # audio made ahead of real time
         self._first_byte_s = first_byte_s  # from asking for a sentence to its first sound
         self.is_standby = is_standby  # speaks only what the first voice could not
-        self._text = ""  # of the LLM's response, the sentence that is not whole yet
+        self._cleaning = cleaning  # what of a text is not said
+        self._cleaner = TextCleaner(cleaning)  # of the LLM's response, unless the responder has cleaned it
+        self._pronunciation = pronunciation or Pronunciation()  # how words are said
+        self._text = SentenceStream()  # of the LLM's response, the sentence that is not whole yet
         self._replies: dict[int, _Reply] = {}  # turn -> reply not over, in the order of their audio
         self._newest = 0  # turn of the last reply opened here; a TTSSpeakFrame without a turn belongs to it
         self._stale_upto = -1  # newest turn that was interrupted; its late texts are not spoken
@@ -140,12 +149,12 @@ class EmbeddedTTS(Processor):
             await self.push_frame(frame, direction)
             return
         is_reply = isinstance(frame, ReplySpeechFrame)
-        await self._add(frame.turn_id if is_reply else self._newest, split_text(frame.text), is_told=is_reply)
+        await self._add(frame.turn_id if is_reply else self._newest, self._split(frame.text), is_told=is_reply)
 
     @consumes(SecondVoiceFrame)
     async def _on_second_voice(self, frame: SecondVoiceFrame, direction: FrameDirection) -> None:
         if self.is_standby:
-            await self._add(frame.turn_id, split_text(frame.text), is_told=frame.is_told)
+            await self._add(frame.turn_id, self._split(frame.text), is_told=frame.is_told)
         else:
             await self.push_frame(frame, direction)
 
@@ -154,15 +163,15 @@ class EmbeddedTTS(Processor):
         if self.is_standby or frame.skip_tts:
             await self.push_frame(frame, direction)
             return
-        sentences, self._text = take_sentences(self._text + frame.text)
-        await self._add(self._newest, sentences, is_told=False)
+        text = frame.text if CLEANED in frame.metadata else self._cleaner.feed(frame.text)
+        await self._add(self._newest, self._text.feed(text), is_told=False)
 
     @consumes(LLMFullResponseStartFrame, LLMFullResponseEndFrame)
     async def _on_response(self, frame: Frame, direction: FrameDirection) -> None:
         if self.is_standby:
             await self.push_frame(frame, direction)
             return
-        rest, self._text = split_text(self._text), ""
+        rest = [*self._text.feed(self._cleaner.flush()), *self._text.flush()]
         if isinstance(frame, LLMFullResponseEndFrame):
             await self._add(self._newest, rest, is_told=False)
         reply = self._replies.get(self._newest)
@@ -170,6 +179,9 @@ class EmbeddedTTS(Processor):
             await self.push_frame(frame, direction)
         else:
             reply.sentences.put_nowait(frame)  # behind the sentences before it
+
+    def _split(self, text: str) -> list[str]:
+        return split_text(cleaned(text, self._cleaning))
 
     async def _add(self, turn_id: int, pieces: list[str], *, is_told: bool) -> None:
         if not pieces or (turn_id and turn_id <= self._stale_upto and turn_id not in self._replies):
@@ -205,7 +217,8 @@ class EmbeddedTTS(Processor):
         for turn_id in cut:  # the engine has cancelled their tasks already
             self._replies.pop(turn_id).done.set()
         self._stale_upto = max(self._stale_upto, upto or 0, *cut)
-        self._text = ""
+        self._cleaner.flush()
+        self._text = SentenceStream()
         await self.push_frame(frame, direction)
         await self._end_if_silent()
 
@@ -275,14 +288,15 @@ class EmbeddedTTS(Processor):
         return False
 
     async def _speak_once(self, sentence: str, turn_id: int, track: _Track) -> None:
-        offset_ms = track.played_ms
-        async with aclosing(self._voice.speak(sentence)) as chunks:  # type: ignore[type-var]
+        offset_ms, spoken = track.played_ms, self._pronunciation.spoken(sentence)
+        async with aclosing(self._voice.speak(spoken.text)) as chunks:  # type: ignore[type-var]
             async with asyncio.timeout(self._first_byte_s):
                 chunk = await anext(chunks, None)
             while chunk is not None:
                 pcm, words = chunk
                 await track.wait()
                 track.add(pcm)
+                words = tuple((written, ms) for word, ms in words if (written := spoken.written(word)))
                 await self.push_frame(self._audio(pcm, words, turn_id, offset_ms))
                 chunk = await anext(chunks, None)
 

@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..states import State
+from ..text.marks import UNSPACED
+from ..text.sentences import spans
 from .snapshot import ConversationFields
 
 RESUMED = "resumed"  # the trigger of the announcement that a conversation goes on; no move of the machine
 
-_NO_END = "".join(rf"(?<!\b{word})" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "Prof"))
-_SENTENCE = re.compile(rf".+?(?:{_NO_END}[.!?…]+[\"'\u201d\u2019)\]]*(?=\s|$)|$)\s*", re.DOTALL)
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")  # without blanks between the words, each letter is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +89,25 @@ def _point_of(fields: ConversationFields) -> Resumption:
 
 
 def split_at_unheard(text: str, heard: str) -> tuple[str, str]:
-    """Split before the first sentence that was not heard to its end: one is, once a word after it has begun."""
+    """Split before the first of the voice's sentences not heard to its end: one is, once a word after it has begun."""
     begun = _last_begin(text, heard)
-    for sentence in _SENTENCE.finditer(text):
-        if begun < sentence.end():
-            return text[: sentence.start()].strip(), text[sentence.start() :].strip()
+    for start, end in spans(text):
+        if begun < end:
+            return text[:start].strip(), text[start:].strip()
     return "", text.strip()
 
 
 def _last_begin(text: str, heard: str) -> int:
     """Where the last heard word begins in `text`; -1 for none. A word that the voice spelt differently is skipped."""
-    text, begin, end = text.casefold(), -1, 0
-    for word in heard.casefold().split():
+    text, begin, end = _folded(text), -1, 0
+    for word in _WORD.findall(_folded(heard)):
         found = text.find(word, end, end + len(word) + 200)
         if found >= 0:
             begin, end = found, found + len(word)
     return begin
+
+
+def _folded(text: str) -> str:
+    """Without capitals, each character in its place."""
+    folded = text.casefold()
+    return folded if len(folded) == len(text) else "".join(c.casefold() if len(c.casefold()) == 1 else c for c in text)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from loguru import logger
 
 from ..services import UNKNOWN, IntentResult, RetrievalResult
+from ..text.cleaning import CLEAN, Cleaning, cleaned
 
 Answer = TypeVar("Answer", IntentResult, RetrievalResult)
 NOT_UNDERSTOOD = "I didn't get that. Could you say it differently?"
@@ -53,16 +55,31 @@ def passages_in(answers: Mapping[str, Any]) -> str:
     return answer_of(answers, "retrieval", RetrievalResult()).context.strip()
 
 
+def as_said(text: str, cleaning: Cleaning) -> str:
+    """A text of the bot's author as it is said; the marks of protected passages stay."""
+    return cleaned(text, replace(cleaning, kept_tags=(*cleaning.kept_tags, "protected")))
+
+
 class Answers:
     """Says what needs no LLM; a bot's templates, and what it says when nothing is known."""
 
-    def __init__(self, templates: Mapping[str, str], not_understood: str, unknown_is_not_understood: bool) -> None:
+    def __init__(
+        self,
+        templates: Mapping[str, str],
+        not_understood: str,
+        unknown_is_not_understood: bool,
+        cleaning: Cleaning = CLEAN,
+    ) -> None:
+        self._cleaning = cleaning  # what is left out of an answer
         self._templates = dict(templates)  # intent label -> answer
         self._not_understood = not_understood
         self._unknown_is_not_understood = unknown_is_not_understood  # an unknown intent is enough for that
 
     def to(self, answers: Mapping[str, Any]) -> str:
-        """Return the answer to what the branches found."""
+        """Return the answer to what the branches found, as it is said."""
+        return as_said(self._found(answers), self._cleaning)
+
+    def _found(self, answers: Mapping[str, Any]) -> str:
         intent = intent_in(answers)
         if intent.label == UNKNOWN and self._unknown_is_not_understood:
             return self._not_understood

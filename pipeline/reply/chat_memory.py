@@ -103,11 +103,11 @@ class ChatMemory:
         self._publish()
 
     def tool_answered(self, call_id: str, result: Any) -> None:
-        """A tool's result has come, perhaps after its turn was over. Of any type: see `as_told`."""
+        """A tool's result has come, perhaps after its turn was over. Of any type: see `_as_told`."""
         for messages in self._turns.values():
             for message in messages:
                 if message.get("tool_call_id") == call_id:
-                    message["content"] = as_told(result)
+                    message["content"] = _as_told(result)
         self._publish()
 
     def said(self, turn_id: int, text: str) -> None:
@@ -176,7 +176,7 @@ class ChatMemory:
         return len(messages) > self._max_messages or chars > self._max_chars
 
 
-def as_told(result: Any) -> str:
+def _as_told(result: Any) -> str:
     """What the LLM is told of a tool's result: text as it is, JSON of all that can be JSON, else its text.
 
     False, 0 and empty lists are results. None is none: `SETTLED`.

@@ -8,7 +8,6 @@ the task of whoever pushes, so nothing is delayed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from pipecat.frames.frames import Frame
 from pipecat.processors.frame_processor import FrameProcessor
@@ -58,11 +57,13 @@ class Downstream:
             service.append_system_instruction(prompt)
         return bool(services) and len(services) == len(self.llms)
 
-    def watch_llms(self, on_push: Callable[[Frame], None]) -> None:
-        """Call `on_push` with every frame that leaves an LLM, either way, before it leaves."""
+    def watch_llms(self, on_push: Callable[[Frame], Frame | None]) -> None:
+        """Call `on_push` with every frame that leaves an LLM, up or down, before it leaves; what it returns first."""
 
-        async def tell(_: Any, frame: Frame) -> None:
-            on_push(frame)
+        async def tell(llm: FrameProcessor, frame: Frame) -> None:
+            first = on_push(frame)
+            if first is not None:
+                await llm.push_frame(first)
 
         for llm in self.llms:
             llm.add_event_handler("on_before_push_frame", tell)

@@ -16,6 +16,7 @@ from loguru import logger
 from leibniz_voice.pipeline.errors import ConfigurationError, StoreError
 from leibniz_voice.pipeline.frames import UserTurnFrame
 from leibniz_voice.pipeline.services import RetrievalResult, Retriever
+from leibniz_voice.processors.embedded.retrieval.markdown import split_markdown
 from leibniz_voice.processors.retrieval import Refreshed, SqliteRetriever
 
 FILES = {
@@ -192,6 +193,14 @@ def test_a_long_section_is_cut_between_sentences(folder: Path) -> None:
     results = ask(SqliteRetriever(folder=folder), "leather saddle").results
     assert len(results) == 3
     assert all(len(passage.text) <= 1200 and passage.text.endswith("leather.") for passage in results)
+
+
+def test_a_long_section_is_cut_between_the_sentences_of_its_script() -> None:
+    chinese = "\u978d\u5ea7\u662f\u76ae\u7684\u3002" * 400
+    pieces = [text for _, text in split_markdown(chinese, title="x")]
+    assert [len(piece) for piece in pieces] == [1200, 1200]
+    dutch = "Zadels zijn er v.a. 9 euro, d.w.z. bijna gratis, bij Dr. Jansen. " * 40
+    assert all(text.endswith("Jansen.") for _, text in split_markdown(dutch, title="x"))
 
 
 def test_it_answers_a_turn_as_a_branch_does(folder: Path) -> None:

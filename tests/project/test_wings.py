@@ -14,10 +14,11 @@ SMALL = 60
 # wing -> the wings that it may import besides itself; none of them imports bots
 MAY = {
     "pipeline.listening": "pipeline.conversation",
-    "pipeline.conversation": "pipeline.listening",
+    "pipeline.text": "",
+    "pipeline.conversation": "pipeline.listening pipeline.text",
     "pipeline.interruption": "pipeline.listening pipeline.engine.pipecat_seam",
     "pipeline.engine": "pipeline.listening pipeline.interruption pipeline.conversation",
-    "pipeline.reply": "pipeline.listening pipeline.interruption pipeline.conversation pipeline.engine",
+    "pipeline.reply": "pipeline.listening pipeline.interruption pipeline.conversation pipeline.engine pipeline.text",
     "lab.recording": "pipeline processors transports",
     "lab.replay": "pipeline processors transports lab.recording",
     "lab.drawing": "pipeline lab.recording lab.replay",

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ....pipeline.errors import ConfigurationError
+from ....pipeline.text.sentences import spans
 from .stop_words import normalised
 
 MAX_PASSAGE = 1200  # characters, about 75 s of speech; a longer section is cut between paragraphs, then sentences
@@ -13,7 +14,6 @@ _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 _MARKS = re.compile(r"[*`]+|(?<!\w)_+|_+(?!\w)")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]+|^[ \t]*>[ \t]?", re.MULTILINE)
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 def split_markdown(text: str, *, title: str) -> list[tuple[str, str]]:
@@ -62,12 +62,15 @@ def synonym_key(words: list[str]) -> str:
 def _pieces(text: str) -> list[str]:
     pieces: list[str] = []
     for paragraph in re.split(r"\n\s*\n", _BULLET.sub("", text)):
-        for sentence in _SENTENCE.split(_plain(paragraph)):
-            if pieces and len(pieces[-1]) + 1 + len(sentence) <= MAX_PASSAGE:
-                pieces[-1] += " " + sentence
-            elif sentence:
-                pieces.append(sentence)
-    return [piece.strip() for piece in pieces if piece.strip()]
+        line, before = _plain(paragraph), 0
+        for start, end in spans(line, max_chars=MAX_PASSAGE):
+            sentence = (line[before:start] if before else " ") + line[start:end]  # with the blank before it, if any
+            before = end
+            if pieces and len(pieces[-1]) + len(sentence) <= MAX_PASSAGE:
+                pieces[-1] += sentence
+            else:
+                pieces.append(sentence.strip())
+    return pieces
 
 
 def _plain(text: str) -> str:

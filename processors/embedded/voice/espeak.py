@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from ....pipeline.errors import ConfigurationError
+from ....pipeline.text.sentences import split_text
 from ..workers.shared import release_worker, shared_worker
 from ..workers.worker import WorkerProcess
-from .sentences import split_text
 
 Words = tuple[tuple[str, float], ...]  # (word, start in ms)
 RATES = range(80, 451)  # words a minute that espeak-ng can speak

@@ -192,6 +192,26 @@ def test_titles_and_decimals_end_no_sentence() -> None:
     assert split_at_unheard("Dr. Smith takes 2.5 hours. Wait here.", "Dr. Smith takes")[0] == ""
 
 
+CHINESE = "\u6211\u4eec\u5f00\u95e8\u3002\u8bf7\u8fdb\u3002"  # two sentences, the first of 5 characters
+PARTS = "We sell parts, e.g. brakes. Ask Inc. owners."
+LONG = f"{'word ' * 55}, {'more ' * 40}. End."
+
+
+@pytest.mark.parametrize(
+    ("text", "heard", "said"),
+    [
+        (PARTS, "We sell parts, e.g. brakes. Ask", "We sell parts, e.g. brakes."),
+        (CHINESE, CHINESE[:6], CHINESE[:5]),
+        (CHINESE, CHINESE[:5], ""),
+        ("Gru\u00df, Fu\u00df, Ma\u00df, Ru\u00df und so. Ja.", "Gru\u00df, Fu\u00df, Ma\u00df, Ru\u00df und so.", ""),
+        ("1. Helmets\n2. Gloves\nThat is all.", "1. Helmets 2. Gloves That", "1. Helmets\n2. Gloves"),
+        (LONG, f"{'word ' * 55}, more", f"{'word ' * 55},"),
+    ],
+)
+def test_it_goes_on_with_the_sentences_that_the_voice_has(text: str, heard: str, said: str) -> None:
+    assert split_at_unheard(text, heard) == (said, text[len(said) :].strip())
+
+
 def test_every_stored_state_has_a_way_on() -> None:
     for state in ("idle", "listening", "thinking", "speaking", "interrupt"):
         assert resumption_of(ConversationFields(state=state)).state in ("idle", "listening", "thinking", "speaking")

@@ -9,6 +9,9 @@ from pipecat.frames.frames import (
     Frame,
     InputAudioRawFrame,
     LLMContextFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
     TranscriptionFrame,
     VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
@@ -55,6 +58,7 @@ from leibniz_voice.processors import (
     Responder,
     SileroVAD,
     SmartTurn,
+    SpokenText,
     StateTracker,
     TurnAggregator,
 )
@@ -109,6 +113,10 @@ def reply() -> list[Frame]:
     ]
 
 
+def llm_response() -> list[Frame]:
+    return [LLMFullResponseStartFrame(), LLMTextFrame("<think>no</think>**Yes** <"), LLMFullResponseEndFrame()]
+
+
 def playback() -> list[Frame]:
     audio = [ReplyAudioFrame(stamped(1, seq), RATE, 1, turn_id=1) for seq in range(20)]
     return [UserTurnFrame(turn_id=1, text="one"), ReplyStartedFrame(turn_id=1), *audio, ReplyEndedFrame(turn_id=1)]
@@ -151,6 +159,7 @@ OURS: dict[str, tuple[Callable[[], FrameProcessor], Callable[[], Sequence[Frame]
     "Parallel of processors": (parallel_of_processors, two_turns),
     "Responder": (Responder, answers),
     "Responder that greets": (lambda: Responder(greeting="Hello."), answers),
+    "SpokenText": (SpokenText, lambda: [*llm_response(), *reply()]),
     "EmbeddedTTS": (EmbeddedTTS, reply),
     "InterruptionGate": (InterruptionGate, barge_in),
     "StateTracker": (StateTracker, conversation),

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipecat.frames.frames import EndFrame, ErrorFrame, Frame, InterruptionFrame
+from pipecat.frames.frames import (
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+)
 from pipecat.pipeline.worker import PipelineWorker
 
 from leibniz_voice.pipeline.errors import ConfigurationError
@@ -22,9 +30,10 @@ from leibniz_voice.pipeline.frames import (
     ReplyInterruptedFrame,
     ReplySpeechFrame,
     ReplyStartedFrame,
+    ReplyTextFrame,
 )
+from leibniz_voice.pipeline.text.pronunciation import Pronunciation
 from leibniz_voice.processors.embedded.voice.espeak import EspeakVoice
-from leibniz_voice.processors.embedded.voice.sentences import split_text
 from leibniz_voice.processors.embedded.workers.shared import close_all, shared_worker
 from leibniz_voice.processors.embedded.workers.worker import WorkerProcess
 from leibniz_voice.processors.tts import EmbeddedTTS
@@ -93,24 +102,6 @@ def go(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def spoken(voice: EspeakVoice, text: str) -> tuple[np.ndarray, list[tuple[str, float]]]:
     chunks = [chunk async for chunk in voice.speak(text)]
     return np.frombuffer(b"".join(pcm for pcm, _ in chunks), np.int16), [word for _, words in chunks for word in words]
-
-
-# -- text ------------------------------------------------------------------------------------------------------
-
-
-def test_text_is_cut_after_sentences_and_not_after_abbreviations():
-    assert split_text("Hello. It costs 3.50 at Dr. Hill's! Really?  Yes") == [
-        "Hello.", "It costs 3.50 at Dr. Hill's!", "Really?", "Yes",
-    ]  # fmt: skip
-    assert split_text('He said "no." I left.') == ['He said "no."', "I left."]
-    assert split_text(" \n ") == []
-
-
-def test_a_piece_is_never_longer_than_the_limit_and_no_word_is_lost():
-    text = "one, two three four; five six seven eight nine ten eleven twelve " * 9 + "x" * 100
-    pieces = split_text(text, max_chars=40)
-    assert max(map(len, pieces)) <= 40
-    assert "".join("".join(pieces).split()) == "".join(text.split())
 
 
 # -- voice -----------------------------------------------------------------------------------------------------
@@ -349,5 +340,20 @@ def test_ten_conversations_speak_at_once_through_one_process():
         said = await asyncio.gather(*(converse(turn_id) for turn_id in range(1, 11)))
         assert [words[3] for words in said] == [str(turn_id) for turn_id in range(1, 11)]
         assert all(words[-1] == "Goodbye" for words in said)
+
+    go(main)
+
+
+@pytest.mark.slow
+def test_a_model_without_a_responder_is_cleaned_and_said_as_the_list_tells() -> None:
+    async def main() -> None:
+        pronunciation = Pronunciation({"bikes": "by sickles"}, spells=True)
+        async with running(pronunciation=pronunciation) as bot:
+            tokens = ("<think>no", "</think>**Bi", "kes** like", " AB12. ", "Two")
+            await bot.send(ReplyStartedFrame(turn_id=1), LLMFullResponseStartFrame(), *map(LLMTextFrame, tokens))
+            await bot.send(LLMFullResponseEndFrame(), ReplyEndedFrame(turn_id=1))
+            await bot.after.until(lambda: bot.after.has_ended(1))
+            assert [frame.text for frame in bot.after.of(ReplyTextFrame)] == ["Bikes like AB12.", "Two"]
+            assert [word for word, _ in bot.after.words(1)] == ["Bikes", "like", "AB12", "Two"]
 
     go(main)
