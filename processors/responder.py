@@ -1,9 +1,8 @@
 """`Responder`: answers a turn, and owns the reply: it alone opens, closes and interrupts it.
 
-direct     ReplyStarted, ReplyText, ReplySpeech, ReplyEnded
-by an LLM  ReplyStarted, LLMContext ... the LLM streams ... its response is over, no tool at work: ReplyEnded
-LLM fails  ... GenerationStop, ReplyText and ReplySpeech (the apology), ReplyEnded
-voice fails ... SecondVoice, or else ReplyUnspoken; GenerationStop; ReplyEnded
+direct, unasked  ReplyStarted, ReplyText, ReplySpeech, ReplyEnded
+by an LLM        ReplyStarted, LLMContext ... the LLM streams ... its response is over, no tool at work: ReplyEnded
+failures         ... [SecondVoice, or else ReplyUnspoken] GenerationStop, [the apology] ReplyEnded
 """
 
 from __future__ import annotations
@@ -23,13 +22,12 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     LLMContextFrame,
     StartFrame,
+    TTSSpeakFrame,
 )
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.frame_processor import FrameDirection
 
-from ..pipeline.engine.consumes import consumes
-from ..pipeline.engine.processor import Processor
-from ..pipeline.engine.stages import Stage
+from ..pipeline import Processor, Stage, consumes
 from ..pipeline.frames import (
     BargeInFrame,
     GenerationStopFrame,
@@ -40,13 +38,14 @@ from ..pipeline.frames import (
     ReplyStartedFrame,
     SpeculativeContextFrame,
     SpeculativeTurnFrame,
+    StateChangedFrame,
     TurnActedFrame,
     TurnContextFrame,
     UserTurnFrame,
     UtteranceDiscardedFrame,
 )
 from ..pipeline.interruption.protection import check_marks, speech_of, without_marks
-from ..pipeline.reply.answers import NOT_UNDERSTOOD, Answers, as_said, intent_in, passages_in
+from ..pipeline.reply.answers import NOT_UNDERSTOOD, Answers, Prompts, as_said, intent_in, passages_in
 from ..pipeline.reply.chat_memory import ChatMemory
 from ..pipeline.reply.cuts import Cuts
 from ..pipeline.reply.downstream import Downstream
@@ -54,6 +53,7 @@ from ..pipeline.reply.llm_stream import LlmStream
 from ..pipeline.reply.preparation import Preparation
 from ..pipeline.reply.reply_timer import ReplyTimer, is_voiced
 from ..pipeline.reply.reply_watch import Overdue, ReplyBounds, ReplyWatch, instead_of
+from ..pipeline.states import State
 from ..pipeline.text.cleaning import CLEAN, Cleaning
 
 APOLOGY = "I'm sorry, I can't answer that right now. Please ask me again."
@@ -62,21 +62,18 @@ COMPLEX = "complex_query"  # the contract's intent for the LLM
 
 class Responder(Processor):
     """Answers each `TurnContextFrame` from its branches `intent` and `retrieval`: by template, or by an LLM.
-    Nobody interrupts what stands in `<protected>...</protected>` of a template or the greeting.
 
-    An LLM (any of Pipecat's, between here and the voice) is asked for `llm_intents`; without one they are answered
-    directly. `context` is its system prompt, or an `LLMContext` with messages and tools, in which the conversation is
-    kept with what was heard of each answer. A reply includes its tool calls. Past one of `bounds` the user hears
-    `apology`; if the voice failed, the second voice (behind it, with `is_standby`), or the client gets the text.
+    Nobody interrupts what stands in `<protected>...</protected>` of a template or the greeting. An LLM (any of
+    Pipecat's, between here and the voice) is asked for `llm_intents`; without one they are answered directly. `context`
+    is its system prompt, or an `LLMContext` in which the conversation is kept with what was heard of each answer. Past
+    one of `bounds` the user hears `apology`; if the voice failed, the second voice (with `is_standby`), or the client
+    gets the text. With `prepare`, a reply (without tools) is made for a guess, and held at the gate until the commit.
 
-    With `prepare`, a reply is generated and spoken for a guess already (one without tools), and held at the gate until
-    the turn is committed with the same words. Nothing of it is heard, remembered or stored before.
-
-    A reply stays open until its last sample was played. A new turn that finds one open interrupts it first. An
-    interruption is sent once, both ways, from the conversation's own task, and only for the open reply.
+    A reply stays open until its last sample was played; a new turn that finds one open interrupts it first, once. A
+    `TTSSpeakFrame`, from wherever, is a reply to nobody: said as soon as neither side has the floor.
 
     Consumes: `UserTurnFrame`, `TurnContextFrame` and guesses (go on), `SpeculativeContextFrame`, `BargeInFrame`,
-        `ReplyPlayedFrame`, errors, frames of tool calls (go on), interruptions.
+        `ReplyPlayedFrame`, `TTSSpeakFrame`, `StateChangedFrame`, errors, frames of tool calls (go on), interruptions.
     Emits: `ReplyPreparingFrame`, `ReplyStartedFrame`, `ReplyTextFrame`, `ReplySpeechFrame`, `LLMContextFrame`,
         `ReplyEndedFrame`, `GenerationStopFrame`, `SecondVoiceFrame`, `ReplyUnspokenFrame`; `ReplyInterruptedFrame`.
     On barge-in: the reply is closed for good; what its branches still bring is dropped and counted.
@@ -102,7 +99,9 @@ class Responder(Processor):
         super().__init__()
         check_marks(greeting, *(templates or {}).values())
         self._answers = Answers(templates or {}, not_understood, unknown_is_not_understood, cleaning)  # need no LLM
-        self._greeting = as_said(greeting, cleaning)  # said when the conversation starts; "" for none
+        self._cleaning = cleaning  # what is left out of a text
+        self._prompts = Prompts()  # what else is to be said unasked
+        self._greeting = greeting  # said when the conversation starts; "" for none
         self._llm_intents = frozenset(llm_intents)  # intents that are the LLM's
         self._apology = apology  # said when the LLM fails
         self._bounds = bounds or ReplyBounds()  # how long is waited
@@ -112,7 +111,8 @@ class Responder(Processor):
         self._downstream: Downstream | None = None  # who follows; None before StartFrame
         self._open: int | None = None  # the turn whose reply may be cut: being answered, generated or played
         self._is_replying = False  # its reply has begun, so its question is settled
-        self._timer = ReplyTimer(self._on_due)  # its `watch` is what is awaited of the open reply, once that has begun
+        # Its `watch` is what is awaited of the open reply, once that has begun.
+        self._timer = ReplyTimer(lambda watch, due: self.turn_task(self._on_overdue(watch, due), turn_id=watch.turn_id))
         self._stream = LlmStream(self, self._timer, self.memory, self._on_response_over, cleaning)
         self._renewal: UserTurnFrame | None = None  # late words on their way to a turn of their own; None: no such
         self._cuts = Cuts(self)  # interruptions on their way; later frames wait behind them
@@ -120,7 +120,6 @@ class Responder(Processor):
         self._prepared = Preparation(self.counts, is_wanted=prepare)  # the reply to a guess
 
     async def cleanup(self) -> None:
-        """Wait for nothing."""
         self._prepared.drop("the conversation is over")
         self._timer.forget()
         await super().cleanup()
@@ -138,9 +137,29 @@ class Responder(Processor):
         if resumption is not None and resumption.rest is not None:  # of what another process was saying
             self._open, self._is_replying = resumption.turn_id, True
             await self._reply(resumption.turn_id, resumption.rest, is_rest=True)
-        elif self._greeting and resumption is None:
-            self._open = turn_id = self.conductor.mint_turn_id()
-            await self._reply(turn_id, self._greeting)
+        elif resumption is None:
+            self._prompts.ask(self._greeting)
+            await self._prompt_next()
+
+    # -- speaking unasked --------------------------------------------------------------------------------------
+
+    @consumes(TTSSpeakFrame)
+    async def _on_asked_to_speak(self, frame: TTSSpeakFrame, direction: FrameDirection) -> None:
+        self._prompts.ask(frame.text)
+        await self._prompt_next()
+
+    @consumes(StateChangedFrame)
+    async def _on_state(self, frame: StateChangedFrame, direction: FrameDirection) -> None:
+        self._prompts.state = State(frame.state)
+        await self.push_frame(frame, direction)
+        await self._cuts.after(self._prompt_next)
+
+    async def _prompt_next(self) -> None:
+        """Open a reply to nobody, if one is wanted and nobody has the floor."""
+        if text := self._prompts.take(is_reply_open=self._open is not None):
+            self._drop_prepared("the bot speaks")
+            self._open, self._is_replying = self.conductor.mint_turn_id(), True
+            await self._reply(self._open, as_said(text, self._cleaning))
 
     # -- turns -------------------------------------------------------------------------------------------------
 
@@ -185,11 +204,13 @@ class Responder(Processor):
                 return
             self._is_replying = True
             is_prepared = self._prepared.is_of(frame.turn_id)
-            if is_prepared and not self._adopt(frame):
+            if is_prepared and not self._prepared.adopt(frame, self._timer.watch, self.memory, self._now()):
                 await self._renew(UserTurnFrame(turn_id=frame.turn_id, text=frame.text))
                 return
             await self.push_frame(frame, direction)
-            if not is_prepared:
+            if is_prepared:
+                self._arm()
+            else:
                 await self._respond(frame)
 
         await self._cuts.after(answer)
@@ -226,18 +247,7 @@ class Responder(Processor):
             self._drop_prepared("other words")
         await self.push_frame(frame, direction)
 
-    def _adopt(self, frame: TurnContextFrame) -> bool:
-        """Make the held reply the turn's; False if it is none."""
-        watch = self._timer.watch
-        if watch is None or watch.is_failing or not self._prepared.adopt(frame.answers, self._now()):
-            return False
-        self.memory.ask(frame.turn_id, frame.text, passages_in(frame.answers) if watch.is_generated else "")
-        watch.committed(self._now())
-        self._arm()
-        return True
-
     def _drop_prepared(self, reason: str) -> None:
-        """LLM and voice stop, the gate drops what it holds; nobody has seen any of it."""
         if self._prepared.current and not self._prepared.is_of(self._open or 0):  # else it is the turn's already
             turn_id = self._prepared.drop(reason)
             self._cuts.withdraw(turn_id, left_open=self._forget())
@@ -250,21 +260,18 @@ class Responder(Processor):
     async def _begin(self, turn_id: int, text: str = "") -> ReplyWatch:
         self.counts["replies"] += self._prepared.current is None
         has_gate = self._downstream is not None and self._downstream.has_gate
-        self._timer.watch = watch = ReplyWatch(turn_id, self._now(), self._bounds, has_gate=has_gate)
-        watch.text = text
+        watch = self._timer.begin(turn_id, self._now(), self._bounds, has_gate=has_gate, text=text)
         await self.push_frame(ReplyStartedFrame(turn_id=turn_id))
         return watch
 
     async def _say(self, watch: ReplyWatch, text: str, *, is_rest: bool = False) -> None:
-        """Say the last words of a reply."""
+        """Say the last words of a reply, if there are more, and end it."""
         watch.handed(self._now())
         watch.closed(self._now())
         self._arm()
-        for frame in speech_of(watch.turn_id, text, is_rest=is_rest):
+        for frame in speech_of(watch.turn_id, text, is_rest=is_rest) if text else ():
             await self.push_frame(frame)
         await self.push_frame(ReplyEndedFrame(turn_id=watch.turn_id))
-
-    # -- the LLM -----------------------------------------------------------------------------------------------
 
     async def _ask_llm(self, watch: ReplyWatch, context: LLMContext) -> None:
         self._stream.has_error = False
@@ -278,10 +285,7 @@ class Responder(Processor):
         if self._stream.has_error or not (watch.text.strip() or watch.may_be_silent):
             await self._apologise(watch, "the LLM failed", is_stopped=True)
             return
-        watch.handed(self._now())
-        watch.closed(self._now())
-        self._arm()
-        await self.push_frame(ReplyEndedFrame(turn_id=watch.turn_id))
+        await self._say(watch, "")
 
     @consumes(FunctionCallsStartedFrame, FunctionCallInProgressFrame)
     async def _on_call(self, frame: Any, direction: FrameDirection) -> None:
@@ -309,9 +313,6 @@ class Responder(Processor):
             if is_voice and watch.is_handed and not is_voiced(watch, self.conductor):
                 await self._voice_failed(watch, "the voice failed")
         await self.push_frame(frame, direction)
-
-    def _on_due(self, watch: ReplyWatch, what: Overdue) -> None:
-        self.turn_task(self._on_overdue(watch, what), turn_id=watch.turn_id)
 
     async def _on_overdue(self, watch: ReplyWatch, what: Overdue) -> None:
         if watch is not self._timer.watch:
@@ -341,12 +342,9 @@ class Responder(Processor):
         if self._failed_early(watch, reason):
             return
         self.counts["unspoken"] += 1
-        has_second = self._downstream is not None and self._downstream.has_second_voice and not watch.has_second_voice
+        has_second = self._downstream is not None and self._downstream.has_second_voice
         was_closed, was_audible = watch.is_closed, is_voiced(watch, self.conductor)
-        watch.stopped(self._now())
-        if has_second and not was_audible:
-            watch.has_second_voice = True
-            watch.handed(self._now())
+        watch.voice_failed(self._now(), has_second=has_second and not was_audible)
         await self.push_frame(instead_of(watch, watch.text.strip() or self._apology, reason))
         await self.push_frame(GenerationStopFrame())
         watch.closed(self._now())
@@ -374,6 +372,7 @@ class Responder(Processor):
             self._open = None
             self._forget()
         await self.push_frame(frame, direction)
+        await self._prompt_next()  # without a tracker nobody tells that it is silent
 
     @consumes(InterruptionFrame)
     async def _on_interruption(self, frame: InterruptionFrame, direction: FrameDirection) -> None:

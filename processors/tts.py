@@ -149,6 +149,9 @@ class EmbeddedTTS(Processor):
             await self.push_frame(frame, direction)
             return
         is_reply = isinstance(frame, ReplySpeechFrame)
+        if not is_reply and self._newest and self._newest not in self._replies:
+            await self.push_frame(TTSSpeakFrame(frame.text), FrameDirection.UPSTREAM)  # the responder opens a reply
+            return
         await self._add(frame.turn_id if is_reply else self._newest, self._split(frame.text), is_told=is_reply)
 
     @consumes(SecondVoiceFrame)

@@ -1,7 +1,8 @@
-"""What the branches answered, and the contract's answers that need no LLM."""
+"""What needs no LLM: the contract's answers to what the branches found, and what is said unasked."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -9,9 +10,11 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from ..services import UNKNOWN, IntentResult, RetrievalResult
+from ..states import State
 from ..text.cleaning import CLEAN, Cleaning, cleaned
 
 Answer = TypeVar("Answer", IntentResult, RetrievalResult)
+MOST_PROMPTS = 8  # texts that wait for the floor; past it the oldest is dropped
 NOT_UNDERSTOOD = "I didn't get that. Could you say it differently?"
 
 
@@ -85,3 +88,30 @@ class Answers:
             return self._not_understood
         retrieval = answer_of(answers, "retrieval", RetrievalResult())
         return _direct_answer(intent, retrieval, self._templates, self._not_understood)
+
+
+class Prompts:
+    """What the bot is asked to say by itself (an idle prompt, a notice), until nobody has the floor.
+
+    What is asked for in silence is said at once. Pure.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.IDLE  # the conversation's, as far as known
+        self._waiting: deque[str] = deque()  # the oldest first, at most MOST_PROMPTS
+
+    def ask(self, text: str) -> None:
+        """Somebody wants this to be said."""
+        if not text.strip():
+            return
+        if len(self._waiting) >= MOST_PROMPTS:
+            lost = self._waiting.popleft()
+            logger.warning(
+                f"more than {MOST_PROMPTS} texts wait to be said; the oldest, of {len(lost)} letters, is dropped"
+            )
+        self._waiting.append(text)
+
+    def take(self, *, is_reply_open: bool) -> str:
+        """Return what is to be said now; "" for nothing."""
+        is_free = self.state is State.IDLE and not is_reply_open
+        return self._waiting.popleft() if is_free and self._waiting else ""

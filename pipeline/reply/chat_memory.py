@@ -12,6 +12,7 @@ The list lives in a Pipecat `LLMContext`, so every Pipecat LLM service, tool and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -112,7 +113,7 @@ class ChatMemory:
 
     def said(self, turn_id: int, text: str) -> None:
         """A tool is called; `text` is all that was generated in this turn before. The LLM goes on behind it."""
-        rest = " ".join(text.split()[sum(len(m["content"].split()) for m in self._pieces(turn_id)) :])
+        rest = _parted(text, sum(len(m["content"].split()) for m in self._pieces(turn_id)))[1]
         if rest:
             self._turns.setdefault(turn_id, []).append({"role": "assistant", "content": rest})
             self._publish()
@@ -146,13 +147,12 @@ class ChatMemory:
         """`text` is what was heard of the reply: its words belong to the pieces in front of tool calls, then behind."""
         messages = self._turns.setdefault(turn_id, [])
         self._plain(messages)
-        words, is_cut = text.removesuffix(INTERRUPTED).split(), text.endswith(INTERRUPTED)
+        rest, is_cut = text.removesuffix(INTERRUPTED), text.endswith(INTERRUPTED)
         for piece in () if self._before(turn_id) else self._pieces(turn_id):
-            size = len(piece["content"].split())
-            piece["content"], words = " ".join(words[:size]), words[size:]
+            piece["content"], rest = _parted(rest, len(piece["content"].split()))
             if not piece["content"]:
                 del piece["content"]
-        rest = " ".join([*words, *([INTERRUPTED] if is_cut else [])])
+        rest = f"{rest.strip()} {INTERRUPTED if is_cut else ''}".strip()
         messages[:] = [m for m in messages if m["role"] != "assistant" or "content" in m or "tool_calls" in m]
         if rest:
             messages.append({"role": "assistant", "content": rest})
@@ -174,6 +174,13 @@ class ChatMemory:
         messages = [m for turn in self._turns.values() for m in turn]
         chars = sum(len(str(m.get("content") or m.get("tool_calls"))) for m in messages)
         return len(messages) > self._max_messages or chars > self._max_chars
+
+
+def _parted(text: str, size: int) -> tuple[str, str]:
+    """The first `size` words of a text, and the rest, with the blanks and lines between their words."""
+    ends = [0, *(word.end() for word in re.finditer(r"\S+", text))]
+    at = ends[min(size, len(ends) - 1)]
+    return text[:at].strip(), text[at:].strip()
 
 
 def _as_told(result: Any) -> str:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from loguru import logger
 from pipecat.services.tts_service import TTSService
@@ -22,10 +21,13 @@ from prometheus_client import Counter as Metric
 
 from ..conversation.prepared import Prepared
 from ..engine.conductor import Conductor
-from ..frames import SpeculativeContextFrame
+from ..frames import SpeculativeContextFrame, TurnContextFrame
 from ..interruption.labelled_services import labels_are_sure
 from ..listening.words import key_of
+from .answers import passages_in
+from .chat_memory import ChatMemory
 from .downstream import Downstream
+from .reply_watch import ReplyWatch
 
 PREPARED = Metric("leibniz_prepared_replies", "Replies prepared before the commit, by what became of them", ["outcome"])
 PREPARED_SAVED = Metric("leibniz_prepared_saved_seconds", "Waiting for the first audio that prepared replies saved")
@@ -81,18 +83,20 @@ class Preparation:
         """Whether the held reply answers these words."""
         return self.current is not None and self.current.key == key_of(text)
 
-    def adopt(self, answers: Mapping[str, Any], now: float) -> bool:
-        """The turn is committed, with these answers of its branches: the reply is the turn's, or False."""
-        if self.current is None or self.current.frame.answers != answers:
+    def adopt(self, frame: TurnContextFrame, watch: ReplyWatch | None, memory: ChatMemory, now: float) -> bool:
+        """The turn is committed, with these answers of its branches: the held reply is the turn's, or False."""
+        if self.current is None or self.current.frame.answers != frame.answers or watch is None or watch.is_failing:
             return False
-        saved_s, turn_id = self.current.saved_s(now), self.current.turn_id
+        saved_s = self.current.saved_s(now)
         self._end()
         self._counts["prepared_hits"] += 1
         self._counts["replies"] += 1
         self._counts["prepared_saved_ms"] += round(saved_s * 1000)
         PREPARED.labels("hit").inc()
         PREPARED_SAVED.inc(saved_s)
-        logger.debug(f"turn {turn_id} was prepared, which saved {saved_s * 1000:.0f} ms")
+        logger.debug(f"turn {frame.turn_id} was prepared, which saved {saved_s * 1000:.0f} ms")
+        memory.ask(frame.turn_id, frame.text, passages_in(frame.answers) if watch.is_generated else "")
+        watch.committed(now)
         return True
 
     def drop(self, reason: str) -> int:

@@ -6,17 +6,23 @@ import asyncio
 from collections.abc import Callable
 
 from ..engine.conductor import Conductor
-from .reply_watch import Overdue, ReplyWatch
+from .reply_watch import Overdue, ReplyBounds, ReplyWatch
 
 
 class ReplyTimer:
     """One timer for one reply at a time. Waits that have grown in the meantime are found out when it fires."""
 
-    def __init__(self, on_overdue: Callable[[ReplyWatch, Overdue], None]) -> None:
+    def __init__(self, on_overdue: Callable[[ReplyWatch, Overdue], object]) -> None:
         self.watch: ReplyWatch | None = None  # the reply that is watched
         self._on_overdue = on_overdue  # told what did not come
         self._conductor: Conductor | None = None  # knows what has passed the gate; None before the first `arm`
         self._timer: asyncio.TimerHandle | None = None  # None while nothing is awaited
+
+    def begin(self, turn_id: int, now: float, bounds: ReplyBounds, *, has_gate: bool, text: str = "") -> ReplyWatch:
+        """Watch a new reply; `text` is all of it, if that is known."""
+        self.watch = ReplyWatch(turn_id, now, bounds, has_gate=has_gate)
+        self.watch.text = text
+        return self.watch
 
     def arm(self, conductor: Conductor) -> None:
         """The watched reply awaits something, perhaps something new."""

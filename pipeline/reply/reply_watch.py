@@ -159,6 +159,14 @@ class ReplyWatch:
         self._handed_at, self._audio_at = None, None
         self._llm_at = now
 
+    def voice_failed(self, now: float, *, has_second: bool) -> None:
+        """LLM and voice were told to stop, as the voice failed; the second one, if there is one to try, begins."""
+        is_first = not self.has_second_voice
+        self.stopped(now)
+        if has_second and is_first:
+            self.has_second_voice = True
+            self.handed(now)
+
     # -- what is due -------------------------------------------------------------------------------------------
 
     def next_due(self) -> tuple[float, Overdue] | None:

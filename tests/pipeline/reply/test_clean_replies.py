@@ -90,6 +90,7 @@ def test_what_a_tool_has_said_is_cleaned_too() -> None:
 @pytest.mark.slow
 def test_a_direct_answer_is_cleaned_and_the_text_may_be_left_as_it_is() -> None:
     async def twice(call: AsyncCall, server: FakeOpenAI) -> None:
+        await call.until_state("speaking", timeout_s=20)  # else the question cuts the greeting before it is heard
         await asks(call, "x")
 
     options: dict[str, Any] = {"llm_intents": (), "greeting": "**Hello** 😀"}
