@@ -42,7 +42,7 @@ from .recorded_model import Chunk, RecordedModel, level_dbfs
 from .recorded_ticks import watched_ticker
 from .recording import Recording
 from .settings import names_of, settings_of
-from .watched import Watched, WatchedFunction, in_place_of
+from .watched import Pushed, Watched, WatchedFunction, in_place_of, told_push
 
 SKIPPED = (StartFrame, StopFrame, EndFrame, CancelFrame, HeartbeatFrame, MetricsFrame)  # of no conversation's content
 REMEMBERED = 4096  # frame ids; past it a frame that was held meanwhile would be noted twice
@@ -240,19 +240,18 @@ class _Watch:
         self._sink.lose()
 
     def _tap(self, processor: FrameProcessor, name: str) -> None:
-        push = processor.push_frame
-
-        async def push_frame(
-            _: Any, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM, *args: Any, **named: Any
-        ) -> Any:
-            self._note_frame(name, frame, direction)
-            return await push(frame, direction, *args, **named)
+        def tell(read: Callable[[], Pushed]) -> None:
+            try:
+                self._note_frame(name, *read())
+            except Exception as error:  # of a call that the processor itself is going to refuse
+                with suppress(Exception):
+                    self._miss(f"push of {name}", error)
 
         # An observer or an event handler would see every hop, off the routes; this sees a push, and costs one call.
-        setattr(processor, "push_frame", in_place_of(push, push_frame))  # noqa: B010 - a method of the instance
+        _replace(processor, "push_frame", told_push(processor.push_frame, tell))
 
-    def _note_frame(self, name: str, frame: Frame, direction: FrameDirection) -> None:
-        if frame.id in self._seen or frame.id in self._older or isinstance(frame, SKIPPED):
+    def _note_frame(self, name: str, frame: Frame | None, direction: FrameDirection) -> None:
+        if frame is None or frame.id in self._seen or frame.id in self._older or isinstance(frame, SKIPPED):
             return
         if len(self._seen) >= REMEMBERED:
             self._older, self._seen = self._seen, set()
@@ -297,7 +296,7 @@ class _Watch:
             finally:
                 self._end()
 
-        setattr(processor, "cleanup", in_place_of(clean_up, cleanup))  # noqa: B010 - as above
+        _replace(processor, "cleanup", in_place_of(clean_up, cleanup))
 
     def _end(self) -> None:
         if not self._is_over:
@@ -305,6 +304,11 @@ class _Watch:
             self._is_over = True
             with suppress(Exception):  # of anybody's disk
                 self._sink.end()
+
+
+def _replace(processor: FrameProcessor, name: str, method: Callable[..., Any]) -> None:
+    """Give the instance a method of its own, past a `__setattr__` that guards it or tells of it."""
+    object.__setattr__(processor, name, method)
 
 
 class _WatchedDialect(Watched):
