@@ -209,16 +209,29 @@ class _Watch:
         self.note("session", "downstream", "Conversation", lambda: conversation)
         processors = self._pipeline.processors
         for processor, name in zip(processors, names_of(processors), strict=True):
-            self._tap(processor, name)
-            if isinstance(processor, SileroVAD):
-                processor.wrap_model(lambda model, name=name: RecordedModel(model, self._note_model, name))
-            elif isinstance(processor, Parallel):
-                processor.wrap_branches(lambda branch, ask, name=name: self._watched_branch(name, branch, ask))
-            elif isinstance(processor, ClientOutput):
-                processor.wrap_dialect(lambda dialect: cast("Dialect", _WatchedDialect(dialect, self.note)))
-                note_tick = partial(self._note_tick, name)
-                processor.wrap_ticker(lambda get, note=note_tick: lambda: watched_ticker(get(), note))
-        self._tap_end(processors[-1])
+            self._try(self._tap, processor, name)
+            self._try(self._watch_asked, processor, name)
+        for processor in (*processors[-1:], self._pipeline):  # whichever is cleaned up first
+            self._try(self._tap_end, processor, type(processor).__name__)
+
+    def _try(self, hook: Callable[[FrameProcessor, str], None], processor: FrameProcessor, name: str) -> None:
+        """Hook one processor up; where it does not let us, only what it does is missing."""
+        try:
+            hook(processor, name)
+        except Exception as error:  # of anybody's processor
+            with suppress(Exception):
+                self._miss(name, error)
+
+    def _watch_asked(self, processor: FrameProcessor, name: str) -> None:
+        """Watch whom a processor asks: the speech model, the branches, the client's end."""
+        if isinstance(processor, SileroVAD):
+            processor.wrap_model(lambda model: RecordedModel(model, self._note_model, name))
+        elif isinstance(processor, Parallel):
+            processor.wrap_branches(lambda branch, ask: self._watched_branch(name, branch, ask))
+        elif isinstance(processor, ClientOutput):
+            processor.wrap_dialect(lambda dialect: cast("Dialect", _WatchedDialect(dialect, self.note)))
+            note_tick = partial(self._note_tick, name)
+            processor.wrap_ticker(lambda get: lambda: watched_ticker(get(), note_tick))
 
     def note(self, processor: str, direction: str, kind: str, tell: Callable[[], dict[str, Any]]) -> None:
         """Hand one event to the sink, with the fields that `tell` gives. Never raises."""
@@ -287,7 +300,7 @@ class _Watch:
 
         return WatchedFunction(branch, answer)
 
-    def _tap_end(self, processor: FrameProcessor) -> None:
+    def _tap_end(self, processor: FrameProcessor, _: str) -> None:
         clean_up = processor.cleanup
 
         async def cleanup(_: Any, *args: Any, **named: Any) -> Any:

@@ -11,6 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pipecat.processors.frame_processor import FrameProcessor
@@ -44,7 +45,8 @@ def names_of(processors: Sequence[FrameProcessor]) -> list[str]:
     """Return what each processor is called in recordings: its class, and a number from the second of a kind on."""
     names: list[str] = []
     for processor in processors:
-        kind = getattr(processor, "stands_for", type(processor).__name__)
+        kind = vars(processor).get("stands_for")  # not asked of a `__getattr__`, which may say anything
+        kind = kind if isinstance(kind, str) else type(processor).__name__
         count = sum(name.split("#")[0] == kind for name in names)
         names.append(f"{kind}#{count + 1}" if count else kind)
     return names
@@ -52,8 +54,12 @@ def names_of(processors: Sequence[FrameProcessor]) -> list[str]:
 
 def settings_of(processors: Sequence[FrameProcessor]) -> dict[str, dict[str, Any]]:
     """Return the settings of each processor of ours, by its name in recordings; those that are plain values."""
-    named = zip(names_of(processors), processors, strict=True)
-    return {name: {k: v for k, (_, v) in _settings(p).items()} for name, p in named if isinstance(p, Processor)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, processor in zip(names_of(processors), processors, strict=True):
+        if isinstance(processor, Processor):
+            with suppress(Exception):  # one whose constructor cannot be read has none that could be changed
+                found[name] = {key: value for key, (_, value) in _settings(processor).items()}
+    return found
 
 
 def _settings(processor: Processor) -> dict[str, tuple[str | None, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from loguru import logger
 from pipecat.frames.frames import Frame, TextFrame, TranscriptionFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
@@ -128,3 +129,78 @@ def test_a_push_that_is_called_wrongly_fails_as_it_would():
     run_virtual(main())
     with pytest.raises(TypeError, match="frame"):
         run_virtual(item.push_frame(frame=TextFrame("note")))  # type: ignore[call-arg]
+
+
+# -- processors that let nobody change them ----------------------------------------------------------------------------
+
+
+class Fixed(Processor):
+    """Its push cannot be replaced."""
+
+    @property
+    def push_frame(self) -> Any:  # type: ignore[override]
+        return super().push_frame
+
+
+class Guarded(Processor):
+    """Lets nobody set anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__["is_closed"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.__dict__.get("is_closed") and not name.startswith("_"):
+            raise AttributeError(f"{name} is fixed")
+        super().__setattr__(name, value)
+
+
+class Anything(Processor):
+    """Has whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+
+class Nothing(Processor):
+    """Wants nobody to look."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("do not look")
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost"),
+    [(Fixed, 1), (Guarded, 0), (Anything, 0), (Nothing, 0)],
+    ids=["fixed", "guarded", "anything", "nothing"],
+)
+def test_an_odd_processor_costs_the_recording_its_own_frames_at_most(kind, lost):
+    def build(session: Session) -> Pipeline:
+        return bot(kind(), session=session)
+
+    tape, lines = Tape(), []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", filter="leibniz_voice.lab")
+    try:
+        plain = converse(JsonDialect, build)
+        assert converse(JsonDialect, tape.records(build)) == plain
+    finally:
+        logger.remove(sink)
+    recording = tape.recording
+    assert recording.frames("audio", processor="wire")
+    assert "interrupt" in recording.states
+    assert (recording.end, recording.lost) == ("over", lost)
+    assert recording.processors[2] == kind.__name__
+    assert len(lines) == lost
+
+
+def test_a_recording_ends_though_its_last_processor_lets_nobody_change_it():
+    class Last(Processor):
+        @property
+        def cleanup(self) -> Any:  # type: ignore[override]
+            return super().cleanup
+
+    tape = Tape()
+    converse(JsonDialect, tape.records(lambda session: Pipeline([*bot(session=session).processors, Last()])))
+    assert tape.recording.end == "over"
