@@ -41,7 +41,7 @@ from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import Chunk, RecordedModel, level_dbfs
 from .recorded_ticks import watched_ticker
 from .recording import Recording
-from .settings import names_of, settings_of
+from .settings import chain_of, names_of, settings_of
 from .watched import Pushed, Watched, WatchedFunction, in_place_of, told_push
 
 SKIPPED = (StartFrame, StopFrame, EndFrame, CancelFrame, HeartbeatFrame, MetricsFrame)  # of no conversation's content
@@ -160,13 +160,14 @@ def recorded(build: Build, open_sink: Open, *, audio: bool = True, text: bool = 
 
 def _header_of(session: Session, pipeline: Pipeline, *, audio: bool, text: bool, bot: str) -> Recording:
     """Return a recording that has everything but events."""
+    chain = chain_of(pipeline)
     return Recording(
         session_id=session.id,
         began=time.time(),
         bot=bot,
-        settings=settings_of(pipeline.processors),
+        settings=settings_of(chain),
         versions=dict(versions()),
-        processors=tuple(names_of(pipeline.processors)),
+        processors=tuple(names_of(chain)),
         has_audio=audio,
         has_text=text,
     )
@@ -207,7 +208,7 @@ class _Watch:
             "fields": {**record.to_fields(), "last_update": "0"},
         }  # of the wall clock
         self.note("session", "downstream", "Conversation", lambda: conversation)
-        processors = self._pipeline.processors
+        processors = chain_of(self._pipeline)
         for processor, name in zip(processors, names_of(processors), strict=True):
             self._try(self._tap, processor, name)
             self._try(self._watch_asked, processor, name)
