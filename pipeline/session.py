@@ -67,9 +67,10 @@ class Session:
         if not isinstance(pipeline, Pipeline):
             raise SessionFailed(f"build(session) must return a Pipeline, but returned {type(pipeline).__name__}")
         if _is_sink(self.output, pipeline):
+            await pipeline.cleanup()
             raise SessionFailed(
-                "build(session) returned a Pipeline with sink=session.output, behind which nothing leaves the pipeline, "
-                "so that it would never start; put session.output last in the list of its processors"
+                "build(session) returned a Pipeline with sink=session.output, behind which nothing leaves the "
+                "pipeline, so it would never start; put session.output last in the list of its processors"
             )
         self.pipeline = pipeline
         self._worker = PipelineWorker(

@@ -85,7 +85,7 @@ def test_an_output_behind_which_nothing_leaves_the_pipeline_is_refused_at_once(i
         session = Session("s", input=Recorder(), output=Recorder())
         pipeline = Pipeline([session.input], sink=session.output)
         began = asyncio.get_running_loop().time()
-        with pytest.raises(SessionFailed, match="put session.output last in the list"):
+        with pytest.raises(SessionFailed, match=r"put session\.output last in the list"):
             await session.start(lambda _: Pipeline([pipeline]) if is_nested else pipeline)
         assert asyncio.get_running_loop().time() == began
 

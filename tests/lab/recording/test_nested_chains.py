@@ -15,6 +15,7 @@ from pipecat.processors.frame_processor import FrameProcessor
 from leibniz_voice.lab import RecordingError, Tape
 from leibniz_voice.lab.replay.decisions import differences
 from leibniz_voice.pipeline import Pipeline, Processor, Session
+from leibniz_voice.pipeline.session import SessionFailed
 from leibniz_voice.pipeline.testing import ScriptedVoice, replay, run_virtual
 from leibniz_voice.transports.dialects.dialect import JsonDialect
 
@@ -133,3 +134,14 @@ def test_a_chain_of_nothing_but_its_ends_is_recorded(ends):
     run_virtual(main())
     assert tape.recording.processors == ("Hands", "Hands#2")[: len(ends)]
     assert tape.recording.is_whole
+
+
+def test_the_recording_of_a_bot_that_its_session_refuses_ends():
+    def build(session: Session) -> Pipeline:
+        *others, last = chain(session)
+        return Pipeline(others, sink=last)
+
+    tape = Tape()
+    with pytest.raises(SessionFailed, match="put session"):
+        converse(JsonDialect, tape.records(build))
+    assert tape.recording.end == "over"

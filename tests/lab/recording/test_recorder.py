@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 import time
+from argparse import Namespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from loguru import logger
 from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
 
+from leibniz_voice.bots.cli.serve import recording_of
 from leibniz_voice.lab.recording.recording_folder import RecordingFolder
 from leibniz_voice.lab.recording.settings import changed, settings_of
 from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s
@@ -321,6 +323,20 @@ def test_a_folder_that_is_removed_is_made_again_and_a_lost_recording_is_told(tmp
     assert (folder.written, folder.lost) == (1, 0 if is_early else 1)
     assert len(lines) == folder.lost
     assert not lines or "offline: the recording" in lines[0]
+
+
+def test_serve_says_how_many_recordings_are_there(tmp_path, capsys):
+    options = Namespace(record=str(tmp_path), no_audio=False, no_text=False, bot="")
+    with recording_of(build, options) as recorded:
+        run_offline(recorded, interrupts)
+    assert capsys.readouterr().out == f"1 conversation recorded in {tmp_path}\n"
+    options.record = str(tmp_path / "calls")
+    with recording_of(build, options) as recorded:
+        shutil.rmtree(options.record)
+        (tmp_path / "calls").write_text("")  # nothing can be made here
+        run_offline(recorded, interrupts)
+    out = capsys.readouterr().out
+    assert out == f"0 conversations recorded in {options.record}; 1 recording lost or cut short\n"
 
 
 def test_a_folder_is_where_it_was_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
