@@ -49,12 +49,18 @@ class Pipeline(PipecatPipeline):
                 )
         self._chain = list(processors)  # as it was given
         self._given = given  # the same with the ends that were given
+        self._ends = (source, sink)  # as they were given
         super().__init__(processors, source=source, sink=sink)
 
     @property
     def processors(self) -> list[FrameProcessor]:
         """The chain as it was given, without the source and sink at its ends."""
         return list(self._chain)
+
+    @property
+    def ends(self) -> tuple[FrameProcessor | None, FrameProcessor | None]:
+        """The source and the sink that were given; None for Pipecat's own."""
+        return self._ends
 
     def processors_with_metrics(self) -> list[FrameProcessor]:
         """Those in the chain, and given ends that have some."""

@@ -66,6 +66,12 @@ class Session:
         pipeline = await self._in_time(built) if isinstance(built, Awaitable) else built
         if not isinstance(pipeline, Pipeline):
             raise SessionFailed(f"build(session) must return a Pipeline, but returned {type(pipeline).__name__}")
+        if _is_sink(self.output, pipeline):
+            await pipeline.cleanup()
+            raise SessionFailed(
+                "build(session) returned a Pipeline with sink=session.output, behind which nothing leaves the "
+                "pipeline, so it would never start; put session.output last in the list of its processors"
+            )
         self.pipeline = pipeline
         self._worker = PipelineWorker(
             pipeline,
@@ -183,3 +189,9 @@ class Session:
             await request
         await asyncio.wait({self._run}, timeout=timeout_s)
         return self._run.done()
+
+
+def _is_sink(output: FrameProcessor, pipeline: Pipeline) -> bool:
+    """Whether the output stands in place of Pipecat's sink, of the pipeline or of one inside it."""
+    inner = [each for each in pipeline.processors if isinstance(each, Pipeline)]
+    return pipeline.ends[1] is output or any(_is_sink(output, each) for each in inner)

@@ -167,7 +167,8 @@ def recording_of(build: Any, options: argparse.Namespace) -> Iterator[Any]:
         yield folder.records(build, bot=options.bot)
     finally:
         folder.close()
-        print(f"{counted(folder.written, 'conversation')} recorded in {options.record}", flush=True)
+        lost = f"; {counted(folder.lost, 'recording')} lost or cut short" if folder.lost else ""
+        print(f"{counted(folder.written, 'conversation')} recorded in {options.record}{lost}", flush=True)
 
 
 async def serve(bot: ModuleType, build: Any, options: argparse.Namespace) -> int:

@@ -41,8 +41,8 @@ from .frame_fields import as_json, fields_of, without_words
 from .recorded_model import Chunk, RecordedModel, level_dbfs
 from .recorded_ticks import watched_ticker
 from .recording import Recording
-from .settings import names_of, settings_of
-from .watched import Watched, WatchedFunction, in_place_of
+from .settings import chain_of, names_of, settings_of
+from .watched import Pushed, Watched, WatchedFunction, in_place_of, told_push
 
 SKIPPED = (StartFrame, StopFrame, EndFrame, CancelFrame, HeartbeatFrame, MetricsFrame)  # of no conversation's content
 REMEMBERED = 4096  # frame ids; past it a frame that was held meanwhile would be noted twice
@@ -160,13 +160,14 @@ def recorded(build: Build, open_sink: Open, *, audio: bool = True, text: bool = 
 
 def _header_of(session: Session, pipeline: Pipeline, *, audio: bool, text: bool, bot: str) -> Recording:
     """Return a recording that has everything but events."""
+    chain = chain_of(pipeline)
     return Recording(
         session_id=session.id,
         began=time.time(),
         bot=bot,
-        settings=settings_of(pipeline.processors),
+        settings=settings_of(chain),
         versions=dict(versions()),
-        processors=tuple(names_of(pipeline.processors)),
+        processors=tuple(names_of(chain)),
         has_audio=audio,
         has_text=text,
     )
@@ -207,18 +208,31 @@ class _Watch:
             "fields": {**record.to_fields(), "last_update": "0"},
         }  # of the wall clock
         self.note("session", "downstream", "Conversation", lambda: conversation)
-        processors = self._pipeline.processors
+        processors = chain_of(self._pipeline)
         for processor, name in zip(processors, names_of(processors), strict=True):
-            self._tap(processor, name)
-            if isinstance(processor, SileroVAD):
-                processor.wrap_model(lambda model, name=name: RecordedModel(model, self._note_model, name))
-            elif isinstance(processor, Parallel):
-                processor.wrap_branches(lambda branch, ask, name=name: self._watched_branch(name, branch, ask))
-            elif isinstance(processor, ClientOutput):
-                processor.wrap_dialect(lambda dialect: cast("Dialect", _WatchedDialect(dialect, self.note)))
-                note_tick = partial(self._note_tick, name)
-                processor.wrap_ticker(lambda get, note=note_tick: lambda: watched_ticker(get(), note))
-        self._tap_end(processors[-1])
+            self._try(self._tap, processor, name)
+            self._try(self._watch_asked, processor, name)
+        for processor in (*processors[-1:], self._pipeline):  # whichever is cleaned up first
+            self._try(self._tap_end, processor, type(processor).__name__)
+
+    def _try(self, hook: Callable[[FrameProcessor, str], None], processor: FrameProcessor, name: str) -> None:
+        """Hook one processor up; where it does not let us, only what it does is missing."""
+        try:
+            hook(processor, name)
+        except Exception as error:  # of anybody's processor
+            with suppress(Exception):
+                self._miss(name, error)
+
+    def _watch_asked(self, processor: FrameProcessor, name: str) -> None:
+        """Watch whom a processor asks: the speech model, the branches, the client's end."""
+        if isinstance(processor, SileroVAD):
+            processor.wrap_model(lambda model: RecordedModel(model, self._note_model, name))
+        elif isinstance(processor, Parallel):
+            processor.wrap_branches(lambda branch, ask: self._watched_branch(name, branch, ask))
+        elif isinstance(processor, ClientOutput):
+            processor.wrap_dialect(lambda dialect: cast("Dialect", _WatchedDialect(dialect, self.note)))
+            note_tick = partial(self._note_tick, name)
+            processor.wrap_ticker(lambda get: lambda: watched_ticker(get(), note_tick))
 
     def note(self, processor: str, direction: str, kind: str, tell: Callable[[], dict[str, Any]]) -> None:
         """Hand one event to the sink, with the fields that `tell` gives. Never raises."""
@@ -240,19 +254,18 @@ class _Watch:
         self._sink.lose()
 
     def _tap(self, processor: FrameProcessor, name: str) -> None:
-        push = processor.push_frame
-
-        async def push_frame(
-            _: Any, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM, *args: Any, **named: Any
-        ) -> Any:
-            self._note_frame(name, frame, direction)
-            return await push(frame, direction, *args, **named)
+        def tell(read: Callable[[], Pushed]) -> None:
+            try:
+                self._note_frame(name, *read())
+            except Exception as error:  # of a call that the processor itself is going to refuse
+                with suppress(Exception):
+                    self._miss(f"push of {name}", error)
 
         # An observer or an event handler would see every hop, off the routes; this sees a push, and costs one call.
-        setattr(processor, "push_frame", in_place_of(push, push_frame))  # noqa: B010 - a method of the instance
+        _replace(processor, "push_frame", told_push(processor.push_frame, tell))
 
-    def _note_frame(self, name: str, frame: Frame, direction: FrameDirection) -> None:
-        if frame.id in self._seen or frame.id in self._older or isinstance(frame, SKIPPED):
+    def _note_frame(self, name: str, frame: Frame | None, direction: FrameDirection) -> None:
+        if frame is None or frame.id in self._seen or frame.id in self._older or isinstance(frame, SKIPPED):
             return
         if len(self._seen) >= REMEMBERED:
             self._older, self._seen = self._seen, set()
@@ -288,7 +301,7 @@ class _Watch:
 
         return WatchedFunction(branch, answer)
 
-    def _tap_end(self, processor: FrameProcessor) -> None:
+    def _tap_end(self, processor: FrameProcessor, _: str) -> None:
         clean_up = processor.cleanup
 
         async def cleanup(_: Any, *args: Any, **named: Any) -> Any:
@@ -297,7 +310,7 @@ class _Watch:
             finally:
                 self._end()
 
-        setattr(processor, "cleanup", in_place_of(clean_up, cleanup))  # noqa: B010 - as above
+        _replace(processor, "cleanup", in_place_of(clean_up, cleanup))
 
     def _end(self) -> None:
         if not self._is_over:
@@ -305,6 +318,11 @@ class _Watch:
             self._is_over = True
             with suppress(Exception):  # of anybody's disk
                 self._sink.end()
+
+
+def _replace(processor: FrameProcessor, name: str, method: Callable[..., Any]) -> None:
+    """Give the instance a method of its own, past a `__setattr__` that guards it or tells of it."""
+    object.__setattr__(processor, name, method)
 
 
 class _WatchedDialect(Watched):

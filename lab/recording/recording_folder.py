@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
+import os
 import queue
 import re
 import threading
@@ -36,13 +37,14 @@ class RecordingFolder:
     """A folder that conversations are recorded into, one file each: `<session>-<time>.leibniz.gz`.
 
     A recording ends when it has `max_mb` of lines (unpacked; three hours or so), with `"end": "full"`. A disk that is
-    full or gone ends it too; the conversation goes on. Raises `ConfigurationError` if the folder cannot be made.
+    full or gone ends it too; the conversation goes on. A folder that was removed is made again for the next one.
+    Raises `ConfigurationError` if the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, *, audio: bool = True, text: bool = True, max_mb: float = 400.0) -> None:
         if not 0 < max_mb <= 500:
             raise ConfigurationError(f"max_mb is {max_mb:g}; give megabytes of one recording, at most 500")
-        self._folder = Path(folder)
+        self._folder = Path(folder).absolute()  # wherever the process goes later
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -51,7 +53,8 @@ class RecordingFolder:
         self._max_bytes = int(max_mb * 1_000_000)
         self._queue: queue.Queue[tuple[_File, RecordedEvent | Recording | None] | None] = queue.Queue(MAX_WAITING)
         self._thread: threading.Thread | None = None  # None until the first conversation, and after `close`
-        self.written = 0  # files ended so far
+        self.written = 0  # recordings that are there, ended
+        self.lost = 0  # recordings that are not, or not to their end
 
     def records(self, build: Build, *, bot: str = "") -> Build:
         """Return a `build` whose conversations are recorded here."""
@@ -72,9 +75,10 @@ class RecordingFolder:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="leibniz-recordings", daemon=True)
             self._thread.start()
-        file = _File(self._path(header), self)
+        file = _File(self._path(header), self, header.session_id)
         if not file.queue(header):
             file.is_ended = True
+            self.lost += 1
             logger.warning("the conversation {} is not recorded: the disk does not keep up", header.session_id)
         return file
 
@@ -119,18 +123,22 @@ class RecordingFolder:
         try:
             step()
         except Exception as error:  # a disk's, or what no JSON can be made of; the thread is everybody's
-            logger.warning("the recording {} ends: {}", file.path, getattr(error, "strerror", None) or repr(error))
+            reason = getattr(error, "strerror", None) or repr(error)
+            logger.warning("{}: the recording {} ends: {}", file.session_id, file.path, reason)
             file.give_up()
         if file.is_ended:
             open_files.discard(file)
-            self.written += 1
+            self.written += file.is_there
+            self.lost += not file.is_there
 
 
 class _File:
     """One recording's file. `put` and `end` are the loop's, the rest is the thread's."""
 
-    def __init__(self, path: Path, folder: RecordingFolder) -> None:
+    def __init__(self, path: Path, folder: RecordingFolder, session_id: str) -> None:
         self.path = path
+        self.session_id = session_id
+        self.is_there = False  # ended, and not removed meanwhile
         self.is_ended = False  # nothing more is written
         self._folder = folder
         self._lost = 0  # events that found no room in the queue, or could not be noted
@@ -165,6 +173,7 @@ class _File:
     def write(self, what: RecordedEvent | Recording | None, max_bytes: int) -> None:
         """Write one event, the header, or (None) the end. Raises OSError."""
         if isinstance(what, Recording):
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have removed it
             self._file = gzip.open(self.path, "wb", compresslevel=LEVEL)  # noqa: SIM115 - it lives with its call
             self._line(header_line(what))
         elif what is None:
@@ -206,5 +215,9 @@ class _File:
             if reason:
                 self._line(end_line(reason, self._lost))
             file, self._file = self._file, None
+            is_there = os.fstat(file.fileno()).st_nlink > 0
             file.close()
+            self.is_there = is_there
+            if not is_there:
+                logger.warning("{}: the recording {} is lost: somebody removed it", self.session_id, self.path)
         self.is_ended = True

@@ -11,17 +11,23 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+from pipecat.pipeline.pipeline import Pipeline as PipecatPipeline
+from pipecat.pipeline.pipeline import PipelineSink, PipelineSource
 from pipecat.processors.frame_processor import FrameProcessor
 
+from ...pipeline.engine.parallel import Parallel
 from ...pipeline.engine.processor import Processor
 from ...pipeline.errors import ConfigurationError
 from ...pipeline.interruption.policy import BargeInPolicy
 from ...pipeline.listening.endpointing import Endpointing
 from ...pipeline.listening.utterance import Utterance
+from ...pipeline.pipeline import Pipeline
 from ...pipeline.reconfigurable import Reconfigurable
 from ...pipeline.reply.reply_watch import ReplyBounds
+from .events import RecordingError
 
 PARTS: dict[str, Callable[..., Any]] = {  # keyword of a constructor -> what is made where none was given
     "policy": BargeInPolicy,
@@ -40,11 +46,63 @@ _CREDENTIAL = re.compile(  # and values: a URL with a user, a header, a URL with
 )
 
 
+def chain_of(pipeline: PipecatPipeline) -> list[FrameProcessor]:
+    """Return its processors in order, ends that were given and those of pipelines inside it in their places.
+
+    Pipelines themselves are left out. What stands in branches of our `Parallel` is its own: their answers are told.
+    """
+    found: list[FrameProcessor] = []
+    for processor in _links_of(pipeline):
+        found += chain_of(processor) if isinstance(processor, PipecatPipeline) else [processor, *_inside(processor)]
+    return found
+
+
+def _inside(processor: FrameProcessor) -> list[FrameProcessor]:
+    """What stands in Pipecat's parallel pipelines and switchers."""
+    found: list[FrameProcessor] = []
+    for inner in [] if isinstance(processor, Parallel) else processor.processors:
+        found += chain_of(inner) if isinstance(inner, PipecatPipeline) else [inner]
+    return found
+
+
+def _links_of(pipeline: PipecatPipeline) -> list[FrameProcessor]:
+    if isinstance(pipeline, Pipeline):
+        source, sink = pipeline.ends
+        return [each for each in (source, *pipeline.processors, sink) if each is not None]
+    return [each for each in pipeline.processors if not isinstance(each, PipelineSource | PipelineSink)]
+
+
+def with_parts(pipeline: Pipeline, parts: Mapping[int, FrameProcessor]) -> Pipeline:
+    """Return the pipeline made again, with `parts` in place of the processors in its chain that have these ids.
+
+    Raises `RecordingError` for one that stands where it cannot be replaced.
+    """
+    source, sink = (None if end is None else _in_place(end, parts) for end in pipeline.ends)
+    chain = [_in_place(each, parts) for each in pipeline.processors]
+    return Pipeline(chain, source=source, sink=sink, trust_late_audio=True)
+
+
+def _in_place(processor: FrameProcessor, parts: Mapping[int, FrameProcessor]) -> FrameProcessor:
+    is_pipeline = isinstance(processor, PipecatPipeline)
+    inside = chain_of(processor) if is_pipeline else _inside(processor)
+    if all(parts.get(id(each), each) is each for each in inside):
+        return parts.get(id(processor), processor)
+    if isinstance(processor, Pipeline):
+        return with_parts(processor, parts)
+    if is_pipeline:
+        return PipecatPipeline([_in_place(each, parts) for each in _links_of(processor)])
+    raise RecordingError(
+        f"a processor that a replay replaces stands in a {type(processor).__name__}, where it cannot be replaced; "
+        "let it be asked again, or put it into the chain itself"
+    )
+
+
 def names_of(processors: Sequence[FrameProcessor]) -> list[str]:
     """Return what each processor is called in recordings: its class, and a number from the second of a kind on."""
     names: list[str] = []
     for processor in processors:
-        kind = getattr(processor, "stands_for", type(processor).__name__)
+        kind = vars(processor).get("stands_for")  # not asked of a `__getattr__`, which may say anything
+        kind = kind if isinstance(kind, str) else type(processor).__name__
         count = sum(name.split("#")[0] == kind for name in names)
         names.append(f"{kind}#{count + 1}" if count else kind)
     return names
@@ -52,8 +110,12 @@ def names_of(processors: Sequence[FrameProcessor]) -> list[str]:
 
 def settings_of(processors: Sequence[FrameProcessor]) -> dict[str, dict[str, Any]]:
     """Return the settings of each processor of ours, by its name in recordings; those that are plain values."""
-    named = zip(names_of(processors), processors, strict=True)
-    return {name: {k: v for k, (_, v) in _settings(p).items()} for name, p in named if isinstance(p, Processor)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, processor in zip(names_of(processors), processors, strict=True):
+        if isinstance(processor, Processor):
+            with suppress(Exception):  # one whose constructor cannot be read has none that could be changed
+                found[name] = {key: value for key, (_, value) in _settings(processor).items()}
+    return found
 
 
 def _settings(processor: Processor) -> dict[str, tuple[str | None, Any]]:

@@ -12,6 +12,11 @@ from functools import wraps
 from types import MethodType
 from typing import Any
 
+from pipecat.frames.frames import Frame
+from pipecat.processors.frame_processor import FrameDirection
+
+Pushed = tuple[Frame | None, FrameDirection]
+
 
 class Watched:
     """Looks through to `thing`; `calls` are those of its methods that are watched.
@@ -65,3 +70,45 @@ def in_place_of(its: Callable[..., Any], call: Callable[..., Any]) -> Callable[.
         return call(None, *args, **named)
 
     return function
+
+
+def told_push(push: Callable[..., Any], tell: Callable[[Callable[[], Pushed]], None]) -> Callable[..., Any]:
+    """Return what looks as a processor's `push_frame`, and calls it with the same arguments; `tell` can read them."""
+    read = _reads(push)
+    if not inspect.iscoroutinefunction(push):
+
+        def push_at_once(_: Any, *args: Any, **named: Any) -> Any:
+            tell(lambda: read(args, named))
+            return push(*args, **named)
+
+        return in_place_of(push, push_at_once)
+
+    async def push_frame(_: Any, *args: Any, **named: Any) -> Any:
+        tell(lambda: read(args, named))
+        return await push(*args, **named)
+
+    return in_place_of(push, push_frame)
+
+
+def _reads(push: Callable[..., Any]) -> Callable[[tuple[Any, ...], dict[str, Any]], Pushed]:
+    """Return what finds frame and direction among the arguments of a `push_frame`, whatever it calls them."""
+    signature = inspect.signature(push)
+    defaults = [parameter.default for parameter in signature.parameters.values()]
+    default = next((each for each in defaults if isinstance(each, FrameDirection)), FrameDirection.DOWNSTREAM)
+
+    def read(args: tuple[Any, ...], named: dict[str, Any]) -> Pushed:
+        count = len(args) + len(named)
+        if args and count <= 2 and isinstance(args[0], Frame):  # as nearly everybody calls it; binding costs ten times
+            direction = default if count == 1 else args[1] if not named else named.get("direction")
+            if isinstance(direction, FrameDirection):
+                return args[0], direction
+        bound = signature.bind(*args, **named)
+        values: list[Any] = []
+        for name, value in bound.arguments.items():
+            kind = signature.parameters[name].kind
+            is_packed = kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+            values += (value.values() if isinstance(value, dict) else value) if is_packed else (value,)
+        frame = next((value for value in values if isinstance(value, Frame)), None)
+        return frame, next((value for value in values if isinstance(value, FrameDirection)), default)
+
+    return read

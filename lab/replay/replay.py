@@ -39,7 +39,7 @@ from ..recording.frame_fields import answer_of, frame_of
 from ..recording.recorded_model import ReplayedModel
 from ..recording.recorder import Tape
 from ..recording.recording import Recording
-from ..recording.settings import changed, names_of
+from ..recording.settings import chain_of, changed, names_of, with_parts
 from .lateness import Lateness
 from .stand_ins import RecordedEars, RecordedLLM, RecordedVoice, answers_of, replies_of
 
@@ -120,14 +120,14 @@ class _Replay:
     async def _rebuild(self, session: Session) -> Pipeline:
         built = self._build(session)
         pipeline = built if isinstance(built, Pipeline) else await built
-        names = names_of(pipeline.processors)
-        chain = changed(pipeline.processors, self._changes)
-        parts = [self._part(*each) for each in zip(chain, names, strict=True)]
+        chain = chain_of(pipeline)
+        names = names_of(chain)
+        parts = [self._part(*each) for each in zip(changed(chain, self._changes), names, strict=True)]
         if self._is_strict:
             lateness = Lateness(self._recording, self._began)
             for part, name in zip(parts, names, strict=True):
                 lateness.impose(part, name)
-        return Pipeline(parts, trust_late_audio=True)
+        return with_parts(pipeline, {id(each): part for each, part in zip(chain, parts, strict=True)})
 
     def _part(self, processor: FrameProcessor, name: str) -> FrameProcessor:
         """The processor, or who stands for it."""

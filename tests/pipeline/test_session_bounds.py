@@ -79,6 +79,19 @@ def test_a_pipeline_that_never_starts_fails_with_a_reason_and_is_taken_down() ->
     run_virtual(main())
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_an_output_behind_which_nothing_leaves_the_pipeline_is_refused_at_once(is_nested: bool) -> None:
+    async def main() -> None:
+        session = Session("s", input=Recorder(), output=Recorder())
+        pipeline = Pipeline([session.input], sink=session.output)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(SessionFailed, match=r"put session\.output last in the list"):
+            await session.start(lambda _: Pipeline([pipeline]) if is_nested else pipeline)
+        assert asyncio.get_running_loop().time() == began
+
+    run_virtual(main())
+
+
 class Broken(Processor):
     """Fails in one of the two places where a processor starts."""
 

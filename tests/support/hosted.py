@@ -17,6 +17,7 @@ from pipecat.frames.frames import (
 )
 from pipecat.processors.frame_processor import FrameDirection
 
+from leibniz_voice.lab.recording.settings import chain_of
 from leibniz_voice.pipeline import IntentResult, Parallel, Pipeline, RetrievalResult, Session
 from leibniz_voice.pipeline.conversation.conversation_record import ConversationRecord
 from leibniz_voice.pipeline.frames import ReplyAudioFrame, SpeechChunkFrame
@@ -79,7 +80,7 @@ def converse(kind: type[Any], build: Callable[[Session], Any]) -> tuple[list[Any
         states: list[str] = []
         await session.start(build)
         assert session.pipeline is not None
-        tracker = next(each for each in session.pipeline.processors if isinstance(each, StateTracker))
+        tracker = next(each for each in chain_of(session.pipeline) if isinstance(each, StateTracker))
         tracker.add_event_handler("on_before_push_frame", lambda _, frame: states.append(getattr(frame, "state", "")))
         await _speaks(head, "where is my order")
         await asyncio.sleep(1.13)  # into a word

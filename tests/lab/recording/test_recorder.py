@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import shutil
 import time
+from argparse import Namespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from loguru import logger
 from pipecat.frames.frames import TranscriptionFrame, VADUserStartedSpeakingFrame, VADUserStoppedSpeakingFrame
 
+from leibniz_voice.bots.cli.serve import recording_of
 from leibniz_voice.lab.recording.recording_folder import RecordingFolder
 from leibniz_voice.lab.recording.settings import changed, settings_of
 from leibniz_voice.lab.replay.decisions import decisions_of, differences, drift_s
@@ -218,7 +222,7 @@ def test_a_disk_error_ends_that_recording_only(tmp_path, monkeypatch, method):
     run_offline(folder.records(build), interrupts)
     folder.close()
     assert Recording.load(max(tmp_path.iterdir())).end == "over"
-    assert folder.written == 2
+    assert (folder.written, folder.lost) == (1, 1)
 
 
 def test_an_end_that_finds_no_room_is_written_all_the_same(tmp_path, monkeypatch):
@@ -291,6 +295,58 @@ def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot record into"):
         RecordingFolder(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["before", "during"])
+def test_a_folder_that_is_removed_is_made_again_and_a_lost_recording_is_told(tmp_path, is_early):
+    folder, lines = RecordingFolder(tmp_path / "calls"), []
+    files = tmp_path / "calls"
+
+    async def script(call: AsyncCall) -> None:
+        deadline = time.monotonic() + 20
+        while not list(files.glob("*")) and time.monotonic() < deadline:
+            time.sleep(0.01)  # noqa: ASYNC251 - until the writer's thread, which is in no virtual time, has begun
+        shutil.rmtree(files)
+        await interrupts(call)
+
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", filter="leibniz_voice.lab")
+    try:
+        if is_early:
+            shutil.rmtree(files)
+        else:
+            run_offline(folder.records(build), script)
+        run_offline(folder.records(build), interrupts)
+        folder.close()
+    finally:
+        logger.remove(sink)
+    assert [Recording.load(file).end for file in files.iterdir()] == ["over"]
+    assert (folder.written, folder.lost) == (1, 0 if is_early else 1)
+    assert len(lines) == folder.lost
+    assert not lines or "offline: the recording" in lines[0]
+
+
+def test_serve_says_how_many_recordings_are_there(tmp_path, capsys):
+    options = Namespace(record=str(tmp_path), no_audio=False, no_text=False, bot="")
+    with recording_of(build, options) as recorded:
+        run_offline(recorded, interrupts)
+    assert capsys.readouterr().out == f"1 conversation recorded in {tmp_path}\n"
+    options.record = str(tmp_path / "calls")
+    with recording_of(build, options) as recorded:
+        shutil.rmtree(options.record)
+        (tmp_path / "calls").write_text("")  # nothing can be made here
+        run_offline(recorded, interrupts)
+    out = capsys.readouterr().out
+    assert out == f"0 conversations recorded in {options.record}; 1 recording lost or cut short\n"
+
+
+def test_a_folder_is_where_it_was_when_the_process_goes_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = RecordingFolder("calls")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run_offline(folder.records(build), interrupts)
+    folder.close()
+    assert len(list((tmp_path / "calls").iterdir())) == folder.written == 1
 
 
 @pytest.mark.slow
