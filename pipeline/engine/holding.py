@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from pipecat.frames.frames import Frame, StartFrame, SystemFrame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection
 
 MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: the oldest is dropped
+UNWIND_S = 0.1  # what a condition gets to end in, when nobody waits for it any more
 
 Held = tuple[Frame, FrameDirection, FrameCallback | None]
 
@@ -84,3 +87,25 @@ class Holding:
     def clear(self) -> None:
         """Drop all of it."""
         self._frames.clear()
+
+
+async def not_ready(ready: Callable[[], Awaitable[Any]], timeout_s: float | None) -> str:
+    """Wait for `ready()`, at most `timeout_s`, and raise what it raises. Returns why it is not ready; empty if it is.
+
+    A `ready` that swallows its cancellation, which `asyncio.wait_for` would wait for, is left to itself.
+    """
+    waiting = asyncio.ensure_future(ready())
+    try:
+        await asyncio.wait({waiting}, timeout=timeout_s)
+    except asyncio.CancelledError:
+        waiting.cancel()
+        await asyncio.wait({waiting}, timeout=UNWIND_S)
+        raise
+    if not waiting.done():
+        waiting.cancel()
+        waiting.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody asks for it any more
+        return f"is still not ready after {timeout_s:g} s"
+    if waiting.cancelled():
+        return "will not be ready, what it waits for was cancelled"
+    waiting.result()
+    return ""

@@ -26,7 +26,7 @@ from ..frames import ReplyInterruptedFrame
 from ..reconfigurable import Reconfigurable
 from .conductor import Conductor
 from .consumes import handlers_of
-from .holding import MAX_HELD, Holding
+from .holding import MAX_HELD, Holding, not_ready
 from .pipecat_seam import call_push_hooks, noticing_links, watchers_in
 from .routes import Handler, RouteTable, blame, observe_hop
 from .stages import Stage
@@ -252,26 +252,31 @@ class Processor(Reconfigurable, FrameProcessor):
         """Hold every frame from the next one on until `ready()` returns, at most `timeout` seconds.
 
         A second call takes the place of the first, and what is held stays held. If `ready` raises, it is reported as
-        an `ErrorFrame` and the pause is lifted.
+        an `ErrorFrame` and the pause is lifted; so it is if what `ready` waits for is cancelled.
         """
-        await self._end_pause_watch()
+        watch = self._engine_pause_watch
         await self.pause_processing_system_frames()
         await self.pause_processing_frames()
         self._engine_pause_watch = self.create_task(self._resume_when(ready, timeout), "pause_watch")
+        await self._end_pause_watch(watch)  # after its successor is there: a `ready` that pauses again ends itself here
 
-    async def _resume_when(self, ready: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+    async def _resume_when(self, ready: Callable[[], Awaitable[Any]], timeout_s: float | None) -> None:
+        watch = asyncio.current_task()
         try:
-            await asyncio.wait_for(ready(), timeout_s)
-        except TimeoutError:
-            logger.warning(f"{self} is still not ready after {timeout_s:g} s; its frames go on all the same")
+            failing = await not_ready(ready, timeout_s)
+            if failing:
+                logger.warning(f"{self} {failing}; its frames go on all the same")
         except Exception as error:  # top of a task
-            await self.push_error(f"not ready: {error}", exception=error, category=ErrorCategory.UNKNOWN)
-        self._engine_pause_watch = None  # a handler of what goes on now may pause again
-        await self.resume_processing_frames()
-        await self.resume_processing_system_frames()
+            await self.push_error(f"not ready: {error!r}", exception=error, category=ErrorCategory.UNKNOWN)
+        finally:
+            if self._engine_pause_watch is watch:  # else another pause has taken the place of this one, or all is over
+                self._engine_pause_watch = None  # a handler of what goes on now may pause again
+                await self.resume_processing_frames()
+                await self.resume_processing_system_frames()
 
-    async def _end_pause_watch(self) -> None:
-        watch, self._engine_pause_watch = self._engine_pause_watch, None
+    async def _end_pause_watch(self, watch: asyncio.Task[None] | None) -> None:
+        if self._engine_pause_watch is watch:
+            self._engine_pause_watch = None
         if watch is not None and watch is not asyncio.current_task():
             await self.cancel_task(watch)
 
@@ -294,7 +299,7 @@ class Processor(Reconfigurable, FrameProcessor):
         if self._engine_conductor is not None:
             conductor, self._engine_conductor = self._engine_conductor, None
             await conductor.leave(set(self._engine_tasks))
-        await self._end_pause_watch()
+        await self._end_pause_watch(self._engine_pause_watch)
         self._engine_holding.clear()
         self._engine_routes.forget()
         await super().cleanup()
