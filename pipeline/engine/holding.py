@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pipecat.frames.frames import Frame, StartFrame, SystemFrame
+from pipecat.frames.frames import AudioRawFrame, Frame, StartFrame, SystemFrame
 from pipecat.processors.frame_processor import FrameCallback, FrameDirection
 
-MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: the oldest is dropped
+from .consumes import LIFECYCLE
+
+MAX_HELD = 2048  # frames held before StartFrame or while paused (40 s of 20 ms audio); full: see `_droppable`
 UNWIND_S = 0.1  # what a condition gets to end in, when nobody waits for it any more
 
 Held = tuple[Frame, FrameDirection, FrameCallback | None]
@@ -40,6 +42,11 @@ class Holding:
         """Whether no frame is held."""
         return not self._frames
 
+    @property
+    def is_over_full(self) -> bool:
+        """Whether more frames are held than ought to be, as none of them may be dropped."""
+        return len(self._frames) > MAX_HELD
+
     def must_hold(self, frame: Frame) -> bool:
         """Whether a frame that comes now has to wait: for the start, for a pause, or for those that wait before it."""
         if self.is_cancelled:
@@ -53,10 +60,17 @@ class Holding:
         return self.is_paused or bool(self._frames)
 
     def add(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> Frame | None:
-        """Hold a frame. Returns the one that is dropped for it, if there is no room."""
-        dropped = self._frames.pop(0)[0] if len(self._frames) >= MAX_HELD else None
+        """Hold a frame. Returns the one that is dropped, if there is no room; None all the same if none may be."""
         place = 0 if isinstance(frame, StartFrame) else len(self._frames)
         self._frames.insert(place, (frame, direction, callback))
+        if len(self._frames) <= MAX_HELD:
+            return None
+        dropped = next(
+            (held[0] for held in self._frames if isinstance(held[0], AudioRawFrame) and held[0].interruptible), None
+        )
+        dropped = dropped or next((held[0] for held in self._frames if _droppable(held[0])), None)
+        if dropped is not None:
+            self.remove(dropped)
         return dropped
 
     def next(self) -> Held | None:
@@ -87,6 +101,11 @@ class Holding:
     def clear(self) -> None:
         """Drop all of it."""
         self._frames.clear()
+
+
+def _droppable(frame: Frame) -> bool:
+    """Whether a frame may be lost where too many are held; audio goes before all others."""
+    return frame.interruptible and not isinstance(frame, (SystemFrame, *LIFECYCLE))
 
 
 async def not_ready(ready: Callable[[], Awaitable[Any]], timeout_s: float | None) -> str:

@@ -190,6 +190,8 @@ class Processor(Reconfigurable, FrameProcessor):
         dropped = self._engine_holding.add(frame, direction, callback)
         if dropped is not None:
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
+        elif self._engine_holding.is_over_full:
+            logger.warning(f"{self} holds more than {MAX_HELD} frames, and none of them may be dropped")
         self.on_held(frame)
 
     async def _release(self) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from pipecat.frames.frames import CancelFrame, Frame, TextFrame
+import pytest
+from pipecat.frames.frames import CancelFrame, EndFrame, Frame, FunctionCallResultFrame, InputAudioRawFrame, TextFrame
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from leibniz_voice.pipeline import Processor
+from leibniz_voice.pipeline.engine.holding import MAX_HELD
 from leibniz_voice.pipeline.testing.bench import UnknownSystemFrame
 from tests.support.pausing import BASES, Run, run
 
@@ -120,3 +123,34 @@ def test_a_cancel_frame_that_comes_by_itself_is_held_like_any_other() -> None:
         await asyncio.sleep(0.1)
 
     assert run(Processor, script).log == [("StartFrame", 0.0), ("CancelFrame", 1.0)]
+
+
+@BASES
+@pytest.mark.parametrize("filler", [lambda: TextFrame("x"), lambda: InputAudioRawFrame(b"", 16000, 1)])
+def test_a_pause_that_holds_too_much_loses_no_end_and_no_result(
+    base: type[FrameProcessor], filler: Callable[[], Frame]
+) -> None:
+    async def script(it: Run) -> None:
+        await it.until_ready()
+        await it.send(FunctionCallResultFrame("f", "1", {}, 1), *(filler() for _ in range(MAX_HELD)), EndFrame())
+        await it.send(*(filler() for _ in range(MAX_HELD)))
+        it.ready.set()
+        await asyncio.sleep(0.1)
+
+    names = [name for name, _ in run(base, script).log]
+    assert "FunctionCallResultFrame" in names
+    assert "EndFrame" in names
+
+
+@BASES
+def test_a_pause_before_the_start_that_holds_too_much_loses_no_start(base: type[FrameProcessor]) -> None:
+    async def flood(it: Run) -> None:
+        asyncio.get_running_loop().call_later(0.5, it.ready.set)
+        await it.until_ready()
+        asyncio.get_running_loop().call_later(0.2, lambda: asyncio.ensure_future(it.send(*audio)))
+
+    async def script(it: Run) -> None:
+        await asyncio.sleep(0.1)
+
+    audio = [InputAudioRawFrame(b"", 16000, 1) for _ in range(MAX_HELD + 5)]
+    assert run(base, script, at_setup=flood).log[0] == ("StartFrame", 0.5)

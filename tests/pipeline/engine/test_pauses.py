@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from pipecat.frames.frames import EndFrame, InterruptionFrame, TextFrame
@@ -232,10 +233,8 @@ def test_a_condition_that_is_cancelled_lifts_the_pause(what: str) -> None:
 def test_a_condition_that_does_not_end_when_told_to_holds_nothing_longer() -> None:
     async def stubborn() -> None:
         for _ in range(3):
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(20)
-            except asyncio.CancelledError:
-                pass
 
     async def script(it: Run) -> None:
         await it.processor.pause_processing_all_frames_until(stubborn, timeout=2)
