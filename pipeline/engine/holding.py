@@ -25,12 +25,16 @@ class Holding:
         self.is_paused = False  # data and control frames are held
         self.is_system_paused = False  # all frames are held
         self.is_cancelled = False  # CancelFrame has been here; Pipecat drops whatever still comes
+        self.is_releasing = False  # what was held is being handed on
         self._frames: list[Held] = []  # see MAX_HELD
+        self._in_hand: list[Frame] = []  # those of them whose handlers are running
 
     @property
     def is_settled(self) -> bool:
         """Whether frames go through without a look at anything here."""
-        return self.is_open and not (self._frames or self.is_paused or self.is_system_paused or self.is_cancelled)
+        return self.is_open and not (
+            self._frames or self.is_releasing or self.is_paused or self.is_system_paused or self.is_cancelled
+        )
 
     @property
     def is_all_paused(self) -> bool:
@@ -55,9 +59,13 @@ class Holding:
             return self.is_system_paused
         if not self.is_open or self.is_system_paused:
             return True
-        if isinstance(frame, SystemFrame) and self.is_paused:
+        if isinstance(frame, SystemFrame) and (self.is_paused or self.is_releasing):  # it passes data
             return any(isinstance(held[0], SystemFrame) for held in self._frames)
-        return self.is_paused or bool(self._frames)
+        return self.is_paused or self.is_releasing or bool(self._frames)
+
+    def hasten(self) -> None:
+        """Put the system frames before the data, as one more has come that passes data, but none of its own kind."""
+        self._frames.sort(key=lambda held: not isinstance(held[0], SystemFrame))
 
     def add(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> Frame | None:
         """Hold a frame. Returns the one that is dropped, if there is no room; None all the same if none may be."""
@@ -65,15 +73,13 @@ class Holding:
         self._frames.insert(place, (frame, direction, callback))
         if len(self._frames) <= MAX_HELD:
             return None
-        dropped = next(
-            (held[0] for held in self._frames if isinstance(held[0], AudioRawFrame) and held[0].interruptible), None
-        )
-        dropped = dropped or next((held[0] for held in self._frames if _droppable(held[0])), None)
+        dropped = self._oldest(lambda one: isinstance(one, AudioRawFrame) and one.interruptible)
+        dropped = dropped or self._oldest(_droppable)
         if dropped is not None:
             self.remove(dropped)
         return dropped
 
-    def next(self) -> Held | None:
+    def next(self, wanted: type[Frame] = Frame) -> Held | None:
         """Return the frame that may go on now; it counts as held until `remove`. None: none is there, or none may."""
         if self.is_system_paused or self.is_cancelled:
             return None
@@ -82,13 +88,31 @@ class Holding:
             may_go = StartFrame
         elif self.is_paused:
             may_go = SystemFrame
-        return next((held for held in self._frames if isinstance(held[0], may_go)), None)
+        has_system = any(isinstance(frame, SystemFrame) for frame in self._in_hand)  # the next one waits for it
+        for held in self._frames:
+            frame = held[0]
+            if not isinstance(frame, may_go) or not isinstance(frame, wanted) or self._is_in_hand(frame):
+                continue
+            if not (has_system and isinstance(frame, SystemFrame)):
+                return held
+        return None
+
+    def begin(self, frame: Frame) -> None:
+        """The frame that was `next` is being handled."""
+        self._in_hand.append(frame)
 
     def remove(self, frame: Frame) -> None:
         """The frame that was `next` has gone on."""
+        self._in_hand = [one for one in self._in_hand if one is not frame]
         place = next((i for i, held in enumerate(self._frames) if held[0] is frame), None)
         if place is not None:
             del self._frames[place]
+
+    def _oldest(self, suits: Callable[[Frame], bool]) -> Frame | None:
+        return next((held[0] for held in self._frames if suits(held[0]) and not self._is_in_hand(held[0])), None)
+
+    def _is_in_hand(self, frame: Frame) -> bool:
+        return any(one is frame for one in self._in_hand)
 
     def has(self, frame_type: type[Frame]) -> bool:
         """Whether a data or control frame of this type is held."""
@@ -96,7 +120,11 @@ class Holding:
 
     def drop(self, is_dropped: Callable[[Frame], bool]) -> None:
         """Drop some of the data and control frames that are held."""
-        self._frames = [h for h in self._frames if isinstance(h[0], SystemFrame) or not is_dropped(h[0])]
+        self._frames = [
+            held
+            for held in self._frames
+            if isinstance(held[0], SystemFrame) or self._is_in_hand(held[0]) or not is_dropped(held[0])
+        ]
 
     def clear(self) -> None:
         """Drop all of it."""

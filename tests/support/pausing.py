@@ -29,6 +29,7 @@ class Run:
         self.errors: list[str] = []
         self.ready = asyncio.Event()
         self.ended = 0.0
+        self.resuming: asyncio.Task[None] | None = None  # a resume that the script does not wait for
         run = self
 
         class Holder(base):  # type: ignore[misc,valid-type]
