@@ -44,7 +44,7 @@ async def paused(it: Run, until_ready: bool, *frames: Frame | str) -> None:
     else:
         await it.processor.pause_processing_frames()
         await it.send(*frames)
-        it.resuming = asyncio.create_task(it.processor.resume_processing_frames())
+        it.aside(it.processor.resume_processing_frames())
 
 
 @BASES
@@ -180,7 +180,7 @@ def test_a_system_frame_passes_what_is_being_released(base: type[FrameProcessor]
     async def script(it: Run) -> None:
         await paused(it, until_ready, "a", "b", "c")
         await asyncio.sleep(0.5)
-        asyncio.create_task(it.send(UnknownSystemFrame()))
+        it.aside(it.send(UnknownSystemFrame()))
         await asyncio.sleep(5)
 
     handled = run(slow(base, 1), script).handled
@@ -195,9 +195,9 @@ def test_an_interruption_drops_what_is_not_released_yet(base: type[FrameProcesso
     async def script(it: Run) -> None:
         await paused(it, until_ready, "a", "b", FunctionCallResultFrame("f", "1", {}, 1), "c")
         await asyncio.sleep(0.5)
-        asyncio.create_task(it.send(InterruptionFrame()))
+        it.aside(it.send(InterruptionFrame()))
         await asyncio.sleep(0.1)
-        asyncio.create_task(it.send("d"))
+        it.aside(it.send("d"))
         await asyncio.sleep(5)
 
     names = [name for name, _ in run(slow(base, 1), script).handled]
@@ -222,9 +222,9 @@ def test_a_system_frame_does_not_pass_those_that_were_held(base: type[FrameProce
     async def script(it: Run) -> None:
         await paused(it, True, "a", UserStartedSpeakingFrame(), "b", UnknownSystemFrame(), "c")
         await asyncio.sleep(0.5)
-        asyncio.create_task(it.send(InterruptionFrame()))
+        it.aside(it.send(InterruptionFrame()))
         await asyncio.sleep(0.1)
-        asyncio.create_task(it.send("d"))
+        it.aside(it.send("d"))
         await asyncio.sleep(5)
 
     handled = run(slow(base, 1), script).handled
