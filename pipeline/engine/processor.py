@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar
 
 from loguru import logger
-from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame
+from pipecat.frames.frames import CancelFrame, Frame, InterruptionFrame, StartFrame, SystemFrame
 from pipecat.processors.frame_processor import (
     PAUSE_UNTIL_READY_TIMEOUT_SECS,
     FrameCallback,
@@ -26,7 +26,7 @@ from ..frames import ReplyInterruptedFrame
 from ..reconfigurable import Reconfigurable
 from .conductor import Conductor
 from .consumes import handlers_of
-from .holding import MAX_HELD, Holding
+from .holding import MAX_HELD, Holding, not_ready
 from .pipecat_seam import call_push_hooks, noticing_links, watchers_in
 from .routes import Handler, RouteTable, blame, observe_hop
 from .stages import Stage
@@ -53,7 +53,6 @@ class Processor(Reconfigurable, FrameProcessor):
     def __init__(self, *, name: str | None = None) -> None:
         self._engine_taps: Any = None  # truthy while somebody watches: the observers' live dict, or True
         self._engine_holding = Holding()  # what waits here, before StartFrame or in a pause
-        self._engine_releasing = False  # what was held is being handed on
         self._engine_pause_watch: asyncio.Task[None] | None = None  # waits for what a pause is to last until
         self._engine_routes = RouteTable(self, handler_of=self._handler, holding=self._engine_holding)
         self._engine_routes.sees_all = self._takes_all
@@ -61,7 +60,7 @@ class Processor(Reconfigurable, FrameProcessor):
         self._engine_down, self._engine_up = self._engine_routes.down, self._engine_routes.up
         self._engine_own = self._engine_routes.own
         self._engine_hooks: list[tuple[str, Any]] = []  # (event, handler) registered for one of FRAME_EVENTS
-        self._engine_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive
+        self._engine_tasks: set[asyncio.Task[Any]] = set()  # this processor's turn tasks alive, and its releases
         self._engine_conductor: Conductor | None = None  # None until setup
         super().__init__(name=name, enable_direct_mode=True)
 
@@ -172,8 +171,17 @@ class Processor(Reconfigurable, FrameProcessor):
             await (self._handler(frame.__class__) or self.push_frame)(frame, direction)
 
     async def _queue_slow(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
-        if self._engine_holding.must_hold(frame):
+        holding = self._engine_holding
+        if holding.is_all_paused or holding.is_releasing:  # it may have to wait, but what it cuts is cut now
+            if isinstance(frame, InterruptionFrame):
+                holding.drop(self.drops_held)
+            elif isinstance(frame, CancelFrame):
+                holding.drop(lambda _: True)
+        if holding.must_hold(frame):
             self._hold(frame, direction, callback)
+            if holding.is_releasing and isinstance(frame, SystemFrame):
+                holding.hasten()
+                await self._apart(self._hand_on(SystemFrame))
             return
         await super().queue_frame(frame, direction, callback)
         if isinstance(frame, StartFrame):
@@ -182,29 +190,45 @@ class Processor(Reconfigurable, FrameProcessor):
     def _hold(self, frame: Frame, direction: FrameDirection, callback: FrameCallback | None) -> None:
         if self._engine_holding.is_empty:
             self._engine_routes.forget()
-        elif self._engine_holding.is_all_paused:  # these wait like any other, but what they cut is cut now
-            if isinstance(frame, InterruptionFrame):
-                self._engine_holding.drop(self.drops_held)
-            elif isinstance(frame, CancelFrame):
-                self._engine_holding.drop(lambda _: True)
         dropped = self._engine_holding.add(frame, direction, callback)
         if dropped is not None:
             logger.warning(f"{self} holds {MAX_HELD} frames; {dropped.name} is dropped")
+        elif self._engine_holding.is_over_full:
+            logger.warning(f"{self} holds more than {MAX_HELD} frames, and none of them may be dropped")
         self.on_held(frame)
 
     async def _release(self) -> None:
-        if self._engine_releasing:  # by another task, or by the handler of a frame that was held
+        holding = self._engine_holding
+        if holding.is_releasing or holding.next() is None:  # released by another task, or a held frame's handler
             return
-        self._engine_releasing = True
+        holding.is_releasing = True
+        await self._apart(self._hand_on(Frame))
+
+    async def _apart(self, handing_on: Coroutine[Any, Any, None]) -> None:
+        """Wait for it. Where handlers may suspend it has a task of its own, which the caller's end does not cut."""
+        if self._engine_conductor is None or not self._engine_routes.sees_all:
+            await handing_on
+            return
+        task = self.create_task(handing_on, "release")
+        self._engine_tasks.add(task)
+        task.add_done_callback(self._engine_tasks.discard)
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    async def _hand_on(self, wanted: type[Frame]) -> None:
+        holding = self._engine_holding
         try:
-            while (held := self._engine_holding.next()) is not None:
+            while (held := holding.next(wanted)) is not None:
+                holding.begin(held[0])
                 try:
                     await super().queue_frame(*held)
                 finally:
-                    self._engine_holding.remove(held[0])
+                    holding.remove(held[0])
         finally:
-            self._engine_releasing = False
-            if self._engine_holding.next() is not None:  # cancelled half-way, by whom it never concerned
+            if wanted is Frame:
+                holding.is_releasing = False
+            if not holding.is_releasing and holding.next() is not None:  # it was cut short, or was for some only
                 self.create_task(self._release(), "release")
 
     async def _interrupted(self, frame: InterruptionFrame) -> None:
@@ -252,26 +276,31 @@ class Processor(Reconfigurable, FrameProcessor):
         """Hold every frame from the next one on until `ready()` returns, at most `timeout` seconds.
 
         A second call takes the place of the first, and what is held stays held. If `ready` raises, it is reported as
-        an `ErrorFrame` and the pause is lifted.
+        an `ErrorFrame` and the pause is lifted; so it is if what `ready` waits for is cancelled.
         """
-        await self._end_pause_watch()
+        watch = self._engine_pause_watch
         await self.pause_processing_system_frames()
         await self.pause_processing_frames()
         self._engine_pause_watch = self.create_task(self._resume_when(ready, timeout), "pause_watch")
+        await self._end_pause_watch(watch)  # after its successor is there: a `ready` that pauses again ends itself here
 
-    async def _resume_when(self, ready: Callable[[], Awaitable[Any]], timeout_s: float) -> None:
+    async def _resume_when(self, ready: Callable[[], Awaitable[Any]], timeout_s: float | None) -> None:
+        watch = asyncio.current_task()
         try:
-            await asyncio.wait_for(ready(), timeout_s)
-        except TimeoutError:
-            logger.warning(f"{self} is still not ready after {timeout_s:g} s; its frames go on all the same")
+            failing = await not_ready(ready, timeout_s)
+            if failing:
+                logger.warning(f"{self} {failing}; its frames go on all the same")
         except Exception as error:  # top of a task
-            await self.push_error(f"not ready: {error}", exception=error, category=ErrorCategory.UNKNOWN)
-        self._engine_pause_watch = None  # a handler of what goes on now may pause again
-        await self.resume_processing_frames()
-        await self.resume_processing_system_frames()
+            await self.push_error(f"not ready: {error!r}", exception=error, category=ErrorCategory.UNKNOWN)
+        finally:
+            if self._engine_pause_watch is watch:  # else another pause has taken the place of this one, or all is over
+                self._engine_pause_watch = None  # a handler of what goes on now may pause again
+                await self.resume_processing_frames()
+                await self.resume_processing_system_frames()
 
-    async def _end_pause_watch(self) -> None:
-        watch, self._engine_pause_watch = self._engine_pause_watch, None
+    async def _end_pause_watch(self, watch: asyncio.Task[None] | None) -> None:
+        if self._engine_pause_watch is watch:
+            self._engine_pause_watch = None
         if watch is not None and watch is not asyncio.current_task():
             await self.cancel_task(watch)
 
@@ -291,10 +320,11 @@ class Processor(Reconfigurable, FrameProcessor):
 
     async def cleanup(self) -> None:
         """Leave the conversation and end own turn tasks. Overrides call `super().cleanup()`."""
+        self._engine_holding.clear()  # first, so that a release that ends now is not taken up again
         if self._engine_conductor is not None:
             conductor, self._engine_conductor = self._engine_conductor, None
             await conductor.leave(set(self._engine_tasks))
-        await self._end_pause_watch()
+        await self._end_pause_watch(self._engine_pause_watch)
         self._engine_holding.clear()
         self._engine_routes.forget()
         await super().cleanup()

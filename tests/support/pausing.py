@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ class Run:
         self.errors: list[str] = []
         self.ready = asyncio.Event()
         self.ended = 0.0
+        self.tasks: list[asyncio.Task[None]] = []  # what the script does not wait for
         run = self
 
         class Holder(base):  # type: ignore[misc,valid-type]
@@ -59,6 +60,10 @@ class Run:
     async def send(self, *frames: Frame | str) -> None:
         for frame in frames:
             await self.processor.queue_frame(TextFrame(frame) if isinstance(frame, str) else frame)
+
+    def aside(self, step: Coroutine[Any, Any, None]) -> None:
+        """Begin a step that the script does not wait for."""
+        self.tasks.append(asyncio.create_task(step))
 
     async def until_ready(self, at_most_s: float = 5.0) -> None:
         await self.processor.pause_processing_all_frames_until(self.ready.wait, timeout=at_most_s)

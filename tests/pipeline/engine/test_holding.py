@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from pipecat.frames.frames import Frame, StartFrame, SystemFrame, TextFrame
-from pipecat.processors.frame_processor import FrameDirection
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    FrameProcessorResumeFrame,
+    FunctionCallResultFrame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    StartFrame,
+    StopFrame,
+    SystemFrame,
+    TextFrame,
+    UserStartedSpeakingFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from leibniz_voice.pipeline.engine.holding import MAX_HELD, Holding
 
@@ -108,6 +121,48 @@ def test_the_oldest_is_dropped_where_there_is_no_room() -> None:
     assert dropped[-2:] == frames[:2]
     held.is_paused = False
     assert released(held) == frames[2:]
+
+
+def test_audio_is_dropped_before_other_data() -> None:
+    held = holding(all_paused=True)
+    early, audio = TextFrame("early"), [InputAudioRawFrame(b"", 16000, 1) for _ in range(2)]
+    add(held, early, *audio)
+    texts = [TextFrame(str(number)) for number in range(MAX_HELD)]
+    dropped = [held.add(frame, DOWN, None) for frame in texts]
+    assert dropped[-3:] == [*audio, early]
+
+
+KEPT: list[Callable[[], Frame]] = [
+    StartFrame,
+    EndFrame,
+    StopFrame,
+    CancelFrame,
+    InterruptionFrame,
+    UserStartedSpeakingFrame,
+    lambda: FrameProcessorResumeFrame(processor=FrameProcessor()),
+    lambda: FunctionCallResultFrame("f", "1", {}, 1),
+]
+
+
+@pytest.mark.parametrize("make", KEPT)
+@pytest.mark.parametrize("filler", [lambda: TextFrame("x"), lambda: InputAudioRawFrame(b"", 16000, 1)])
+def test_what_must_arrive_is_never_dropped(make: Callable[[], Frame], filler: Callable[[], Frame]) -> None:
+    held = holding(all_paused=True)
+    kept = make()
+    add(held, kept, *(filler() for _ in range(MAX_HELD + 2)))
+    held.is_system_paused = False
+    frames = released(held)
+    assert kept in frames
+    assert len(frames) == MAX_HELD
+
+
+def test_where_nothing_may_be_dropped_all_of_it_is_kept() -> None:
+    held = holding(all_paused=True)
+    frames = [InterruptionFrame() for _ in range(MAX_HELD + 2)]
+    assert [held.add(frame, DOWN, None) for frame in frames] == [None] * len(frames)
+    assert held.add(audio := InputAudioRawFrame(b"", 16000, 1), DOWN, None) is audio
+    held.is_system_paused = False
+    assert released(held) == frames
 
 
 def test_it_knows_which_data_it_holds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from pipecat.frames.frames import EndFrame, InterruptionFrame, TextFrame
@@ -180,8 +181,9 @@ def test_nothing_is_left_of_the_wait_when_the_processor_is_cleaned_up(base: type
     assert done.ended == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("error", [ValueError("no connection"), TimeoutError()])
-def test_a_condition_that_fails_is_reported_and_the_pause_lifted(error: Exception) -> None:
+@pytest.mark.parametrize("at_most_s", [5.0, None])
+@pytest.mark.parametrize("error", [ValueError("no connection"), TimeoutError("no answer"), TimeoutError()])
+def test_a_condition_that_fails_is_reported_and_the_pause_lifted(error: Exception, at_most_s: float | None) -> None:
     """Pipecat's own stays paused then, for good: a CancelFrame does not reach it either."""
 
     async def fail() -> None:
@@ -189,13 +191,83 @@ def test_a_condition_that_fails_is_reported_and_the_pause_lifted(error: Exceptio
         raise error
 
     async def script(it: Run) -> None:
-        await it.processor.pause_processing_all_frames_until(fail)
+        await it.processor.pause_processing_all_frames_until(fail, timeout=at_most_s)  # type: ignore[arg-type]
         await it.send("a")
         await asyncio.sleep(1)
 
     done = run(Processor, script)
     assert done.handled == [("a", 0.5)]
-    assert [str(error) in told for told in done.errors] == [True] * isinstance(error, ValueError)
+    assert [repr(error) in told for told in done.errors] == [True]
+
+
+@pytest.mark.parametrize("what", ["future", "task", "turn task"])
+def test_a_condition_that_is_cancelled_lifts_the_pause(what: str) -> None:
+    """Pipecat's own stays paused here too."""
+
+    async def script(it: Run) -> None:
+        assert isinstance(it.processor, Processor)
+        loop = asyncio.get_running_loop()
+        waited: asyncio.Future[None] = {
+            "future": loop.create_future,
+            "task": lambda: loop.create_task(asyncio.sleep(9)),
+            "turn task": lambda: it.processor.turn_task(asyncio.sleep(9), turn_id=7),  # type: ignore[attr-defined]
+        }[what]()
+
+        async def ready() -> None:
+            await waited
+
+        await it.processor.pause_processing_all_frames_until(ready)
+        await it.send("a")
+        await asyncio.sleep(0.5)
+        if what == "turn task":
+            await it.processor.conductor.cancel_turn_tasks(7)
+        else:
+            waited.cancel()
+        await asyncio.sleep(0.5)
+        await it.worker.queue_frame(EndFrame())
+        await asyncio.sleep(0.1)
+
+    assert run(Processor, script).log == [("StartFrame", 0.0), ("a", 0.5), ("EndFrame", 1.0)]
+
+
+def test_a_condition_that_does_not_end_when_told_to_holds_nothing_longer() -> None:
+    async def stubborn() -> None:
+        for _ in range(3):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(20)
+
+    async def script(it: Run) -> None:
+        await it.processor.pause_processing_all_frames_until(stubborn, timeout=2)
+        await it.send("a")
+        await asyncio.sleep(3)
+
+    assert run(Processor, script).handled == [("a", 2.0)]
+
+
+def test_a_condition_that_pauses_again_itself_does_not_stand_in_its_own_way() -> None:
+    """Pipecat's own recurses without end."""
+
+    async def script(it: Run) -> None:
+        async def ready() -> None:
+            await it.processor.pause_processing_all_frames_until(lambda: asyncio.sleep(2))
+
+        await it.processor.pause_processing_all_frames_until(ready)
+        await it.send("a")
+        await asyncio.sleep(3)
+
+    assert run(Processor, script).handled == [("a", 2.0)]
+
+
+def test_a_watch_that_a_stranger_cancels_lifts_the_pause() -> None:
+    async def script(it: Run) -> None:
+        await it.until_ready()
+        await it.send("a")
+        await asyncio.sleep(0.5)
+        watch = next(task for task in asyncio.all_tasks() if "pause_watch" in task.get_name())
+        watch.cancel()
+        await asyncio.sleep(0.5)
+
+    assert run(Processor, script).handled == [("a", 0.5)]
 
 
 def test_a_handler_may_pause_again_while_the_held_frames_go_on() -> None:
