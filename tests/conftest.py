@@ -76,8 +76,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(ROOM_FOLDER))
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    return workers_for(config)
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Hand all the tests out to several processes, unless `-n` says how many: xdist goes by it next."""
+    if config.option.numprocesses is None and not (IS_WORKER or config.option.usepdb):
+        config.option.numprocesses = workers_for(config)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:

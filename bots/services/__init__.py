@@ -1,5 +1,5 @@
 """Services that a bot may name in its environment, each with the embedded part behind it."""
 
-from .cloud_services import prepare, recognisers, voices
+from .cloud_services import ReplaceableRecogniser, ReplaceableVoice, chosen, prepare, recognisers, voices
 
-__all__ = ["prepare", "recognisers", "voices"]
+__all__ = ["ReplaceableRecogniser", "ReplaceableVoice", "chosen", "prepare", "recognisers", "voices"]

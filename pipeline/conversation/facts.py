@@ -134,6 +134,11 @@ class ConversationFacts:
 
     # -- a conversation that is stuck: the session ends it -----------------------------------------------------
 
+    @property
+    def on_stuck(self) -> Callable[[str], None] | None:
+        """Who ends a conversation that cannot go on; None: nobody."""
+        return self._on_stuck
+
     def when_stuck(self, end: Callable[[str], None] | None) -> None:
         """Have `end(reason)` called for a conversation that cannot go on; None: nobody."""
         self._on_stuck = end

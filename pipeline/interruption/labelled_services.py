@@ -6,7 +6,8 @@ label it by what is playing *now*: late audio of a cut reply gets the next reply
     says so itself             `labels_its_audio` of the class           -> as it says
     in KNOWN                   the id comes back with the audio          -> sure
     reconnects when cut        `InterruptibleTTSService`                 -> sure: late audio has no way to come
-    yields from `run_tts`      a plain `TTSService` without a connection -> sure: the id is an argument
+    yields from `run_tts`      a plain `TTSService` without a connection -> sure: the id is an argument; one of its own
+                               has no coroutine that is not Pipecat's too
     anything else                                                        -> not sure
 
 A subclass of a known one counts as that one while it overrides none of its private methods, as all receivers are; one
@@ -14,6 +15,9 @@ of `InterruptibleTTSService` while it leaves `_handle_interruption` alone. Nobod
 """
 
 from __future__ import annotations
+
+from inspect import iscoroutinefunction
+from typing import Any
 
 from pipecat.services.tts_service import InterruptibleTTSService, TTSService
 from pipecat.services.websocket_service import WebsocketService
@@ -55,13 +59,23 @@ def labels_are_sure(service: type[TTSService]) -> bool:
         return reconnects_when_interrupted(service)
     if issubclass(service, WebsocketService):
         return False
-    return not any(name.startswith(_OF_A_CONNECTION) for name in _methods(service, TTSService))
+    return not any(_may_receive(name, member) for name, member in _methods(service, TTSService).items())
 
 
-def _methods(service: type, base: type) -> set[str]:
-    """The names of the methods that make `service` another class than `base`."""
+def _methods(service: type, base: type) -> dict[str, Any]:
+    """The methods that make `service` another class than `base`."""
     between = [cls for cls in service.__mro__ if cls not in base.__mro__]
-    return {name for cls in between for name, member in vars(cls).items() if callable(member)}
+    return {name: member for cls in between for name, member in vars(cls).items() if callable(member)}
+
+
+def _may_receive(name: str, member: Any) -> bool:
+    """Whether a method could take audio off a connection: by its name, or, of a class that is not Pipecat's, any
+    coroutine that nobody but the class itself can call, whatever it is called.
+    """
+    if name.startswith(_OF_A_CONNECTION):
+        return True
+    is_foreign = not getattr(member, "__module__", "").startswith("pipecat.")
+    return is_foreign and iscoroutinefunction(member) and not hasattr(TTSService, name)
 
 
 def _is_private(name: str) -> bool:

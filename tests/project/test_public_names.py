@@ -49,7 +49,7 @@ NAMES = {
     "bots.assistant": "CONTENT INTENT build retrieve",
     "bots.content": "BotContent",
     "bots.parts": "embedded_parts llm_from",
-    "bots.services": "prepare recognisers voices",
+    "bots.services": "ReplaceableRecogniser ReplaceableVoice chosen prepare recognisers voices",
     "bots.cli.main": "main run_file",
     "bots.cli.loading": "set_up_log",
     "bots.fastapi_app": "app",

@@ -58,7 +58,7 @@ class _RedisServer(Protocol):
 
 
 class RedisStore:
-    """A `StateStore` on Redis: one server, over TLS or not, a Sentinel set-up, or a Cluster; see `redis_connect`.
+    """A `StateStore` on Redis: one server, over TLS or not, a Sentinel set-up, or a Cluster; see `redis_url`.
 
     `timeout_s` bounds connecting and each answer, twice that a whole batch; `claim_timeout_s` a claim, a quarter of
     that while the server is known to be away. Keys of one session share a Cluster slot, and no command needs more.

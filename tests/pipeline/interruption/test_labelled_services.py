@@ -161,6 +161,15 @@ class OnASocket(Plain):
     async def _receive_messages(self) -> None: ...
 
 
+class OnASocketByAnotherName(Plain):
+    async def _listen(self) -> None: ...
+
+
+class WithHelpers(Plain):
+    def _loud(self, text: str) -> str:
+        return text.upper()
+
+
 class Declared(OnASocket):
     labels_its_audio = True
 
@@ -202,6 +211,8 @@ class MyOtherCartesia(Receiving, MyCartesia):
     [
         (Plain, True),
         (OnASocket, False),
+        (OnASocketByAnotherName, False),
+        (WithHelpers, True),
         (Declared, True),
         (Confessed, False),
         (OfACutter, True),
