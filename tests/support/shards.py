@@ -50,12 +50,14 @@ class ByFile(LoadScopeScheduling):
 
 
 def workers_for(config: pytest.Config) -> int:
-    """Return how many processes run the tests: two a core for all of them, as many of them wait.
+    """Return how many processes run the tests: two a core for all of them, as many of them wait; one for quick ones.
 
     None beside this one for files that are named, and for full sizes, whose figures want the machine for themselves.
     """
-    is_whole = config.args == config.getini("testpaths") and config.option.markexpr.strip() != "full"
-    return min(2 * (os.cpu_count() or 1), MOST_WORKERS) if is_whole else 0
+    chosen = config.option.markexpr.strip()
+    if config.args != config.getini("testpaths") or chosen == "full":
+        return 0
+    return min((os.cpu_count() or 1) * (1 if "not slow" in chosen else 2), MOST_WORKERS)
 
 
 class Room:
