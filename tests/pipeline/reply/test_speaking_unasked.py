@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -163,3 +164,26 @@ def test_prompts_wait_in_order_and_the_oldest_of_too_many_is_dropped() -> None:
         *map(str, range(1, MOST_PROMPTS + 1)),
         "",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_whenever_a_prompt_comes_every_question_is_answered_and_the_end_is_idle(seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def script(call: AsyncCall, pipeline: Pipeline) -> None:
+        for number in range(4):
+            await ask_to_speak(pipeline)
+            await asyncio.sleep(chance.uniform(0, 2.5))
+            await call.types(f"question {number}")
+            await asyncio.sleep(chance.uniform(0, 2.5))
+        await asyncio.sleep(30)
+        await asks(call, "and the last one")
+
+    call = talk(chance.choice(VOICES), script)
+    assert call.states[-1] == "idle"
+    history = call.record.fields.history
+    assert history[-1]["text"] == ANSWER
+    assert not history[-1]["interrupted"]
+    assert all(message["text"] in (ANSWER, PROMPT, "") for message in history)
+    assert [m["text"] for m in history].count(PROMPT) <= 4
